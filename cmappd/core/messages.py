@@ -1,0 +1,180 @@
+"""The tagged messages of ``cmapp/1``: what the two ends say to each other.
+
+Requests go to cmappserver and carry a ``seq`` above 0. Every request is answered by one
+closing reply with the same ``seq``, in any order, because a Stop may take a minute and a
+Poll may not: ``Welcome``, ``State`` (to Claim and Poll), ``Ended`` (to Claim), ``Done`` or
+``Refused``. Before its closing ``Done``, Status is answered by a ``State`` for each
+application, and Logs by ``Text``. What the server says unasked has ``seq`` 0: a changed
+``State``, the result of a run, and ``Refused`` before it hangs up.
+
+No message carries a command, a path, a user or an environment: a manager can only name
+an application. Unknown fields are ignored, so that fields can be added; unknown types
+are an error. Wall times are seconds since the epoch and for people only; ``*_in`` and
+``*_for`` are seconds from now, because the two ends share no monotonic clock.
+"""
+
+import msgspec
+
+from cmappd.core.state import Goal, Health, Outcome, Phase
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """What all messages have. ``seq`` pairs a reply with its request; 0 is unasked."""
+
+    seq: int
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """The first request. ``instance`` is random for each process: two of one name differ."""
+
+    software: str
+    instance: str
+
+
+class Claim(Message, frozen=True, tag="claim"):
+    """Own ``app`` from here on, and start it unless it runs or ``start`` is false.
+
+    ``run`` is the run that this instance followed before its link was lost; its outcome
+    is given even when it has been replaced since.
+    """
+
+    app: str
+    run: str | None = None
+    start: bool = True
+    takeover: bool = False
+
+
+class Poll(Message, frozen=True, tag="poll"):
+    """Prove that the guest answers, and renew the lease. From the owner only."""
+
+
+class Ack(Message, frozen=True, tag="ack"):
+    """The outcome of ``run`` is written down here; it need not be kept for us any more."""
+
+    run: str
+
+
+class Release(Message, frozen=True, tag="release"):
+    """Give up the ownership; the application runs on for its next owner."""
+
+
+class Stop(Message, frozen=True, tag="stop"):
+    """Stop ``app`` in order, or with ``kill`` at once. Answered when its tree is gone."""
+
+    app: str
+    kill: bool = False
+
+
+class Status(Message, frozen=True, tag="status"):
+    """Describe ``apps``, or with none named all that the peer may see."""
+
+    apps: tuple[str, ...] = ()
+
+
+class Start(Message, frozen=True, tag="start"):
+    """Start ``app``; what runs already runs on. Answered when it is ready or has failed.
+
+    From the administrator only.
+    """
+
+    app: str
+
+
+class Restart(Message, frozen=True, tag="restart"):
+    """Stop ``app`` if it runs, and start it. Answered as Start is.
+
+    From the administrator only.
+    """
+
+    app: str
+
+
+class Reload(Message, frozen=True, tag="reload"):
+    """Read the configuration again. From the administrator only."""
+
+
+class Logs(Message, frozen=True, tag="logs"):
+    """The last ``lines`` lines of the log of ``app``. From the administrator only."""
+
+    app: str
+    lines: int = 10
+
+
+class Welcome(Message, frozen=True, tag="welcome"):
+    """The answer to Hello. ``epoch`` changes with each start of cmappserver."""
+
+    software: str
+    guest: str
+    boot_id: str
+    epoch: str
+
+
+class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Everything that can be said of one application now."""
+
+    app: str
+    goal: Goal
+    phase: Phase
+    description: str = ""
+    run: str | None = None  # the live run, or the last one
+    pid: int | None = None
+    since: float | None = None  # wall time of the last change of phase
+    started: float | None = None  # wall time of the launch of the live run
+    health: Health = Health.NONE
+    health_output: str = ""
+    owner: str | None = None
+    owner_silent_for: float | None = None  # None while the owner is connected
+    restarts: int = 0  # within the window
+    restart_limit: int | None = None  # None where the policy never restarts
+    restart_window: float | None = None
+    next_in: float | None = None  # in BACKOFF: until the next launch
+    survivors: tuple[int, ...] = ()  # pids that SIGKILL did not end
+    definition: str = ""  # a hash of the definition in force
+    restart_pending: bool = False  # a launch key has changed since the launch
+    removed: bool = False  # its stanza is gone; it leaves when it ends
+    problem: str = ""  # why its stanza is not in force, or its log not written
+    last: Outcome | None = None  # how its last run ended
+
+
+class State(Message, frozen=True, tag="state"):
+    """The state of an application, and of the guest around it."""
+
+    status: AppStatus
+    boot_id: str
+    epoch: str
+
+
+class Ended(Message, frozen=True, tag="ended"):
+    """The result for the owner: the application ended, and the guest will not restart it.
+
+    The two texts are the evidence: the last output of the health command and of the
+    application itself.
+    """
+
+    app: str
+    outcome: Outcome
+    health_output: str = ""
+    log_tail: str = ""
+
+
+class Text(Message, frozen=True, tag="text"):
+    """A piece of a log."""
+
+    text: str
+
+
+class Done(Message, frozen=True, tag="done"):
+    """The request has been carried out; ``text`` says so to a person."""
+
+    text: str = ""
+
+
+class Refused(Message, frozen=True, tag="refused"):
+    """The request has not been carried out. ``reason`` is a name in ``cmappd.reasons``."""
+
+    reason: str
+    text: str
+
+
+Request = Hello | Claim | Poll | Ack | Release | Stop | Status | Start | Restart | Reload | Logs
+Reply = Welcome | State | Ended | Text | Done | Refused

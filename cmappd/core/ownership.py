@@ -1,0 +1,46 @@
+"""Who owns an application, and until when: pure, with the time as an argument.
+
+An owner is an instance of a manager: the name in its certificate and a number that is
+random for each process, so that two processes with one certificate are told apart. It
+owns until it releases, is taken over, or is not heard for the lease. All instants are
+monotonic seconds.
+"""
+
+from typing import NamedTuple
+
+
+class Owner(NamedTuple):
+    """One owner. ``connected`` is whether its link is open, as far as anybody knows."""
+
+    name: str
+    instance: str
+    heard: float
+    connected: bool = True
+
+    def refreshed(self, now: float) -> "Owner":
+        """The owner after a word from it."""
+        return self._replace(heard=now)
+
+    def disconnected(self) -> "Owner":
+        """The owner after its link has ended; its lease runs on from its last word."""
+        return self._replace(connected=False)
+
+    def expires(self, lease: float) -> float:
+        """When its lease is over."""
+        return self.heard + lease
+
+
+def may_claim(
+    owner: Owner | None, name: str, instance: str, now: float, lease: float, *, takeover: bool
+) -> bool:
+    """Whether a manager may become the owner now.
+
+    The same instance comes back after a lost link; another one of the same name may follow
+    one whose link has ended, as a manager does that was killed and restarted. Everybody
+    else waits for the lease, or takes over.
+    """
+    if owner is None or takeover or owner.instance == instance:
+        return True
+    if owner.name == name and not owner.connected:
+        return True
+    return now >= owner.expires(lease)

@@ -1,0 +1,81 @@
+"""The words for what an application is wished to be, is, and was.
+
+Everything above speaks of applications in these words: the lifecycle changes them, the
+messages carry them, the programs print them. Instants are monotonic seconds, and no
+run is ever spoken of without its id.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Goal(StrEnum):
+    """What somebody wished for."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class Phase(StrEnum):
+    """What is the case. A process may live in the ALIVE ones, and in no other."""
+
+    STOPPED = "stopped"  # nothing runs, and nothing went wrong
+    STARTING = "starting"  # launched, not yet known to be ready
+    RUNNING = "running"
+    STOPPING = "stopping"  # asked to end, or its main process has ended and the rest must
+    KILLING = "killing"  # SIGKILL is being sent until nothing is left
+    BACKOFF = "backoff"  # nothing runs; to be launched again when the delay is over
+    FAILED = "failed"  # nothing runs, and nothing more will be tried
+
+
+ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.KILLING})
+
+
+class Cause(StrEnum):
+    """Why a run ended: by itself, or because somebody or something ended it."""
+
+    EXIT = "exit"  # by itself; its status says the rest
+    MANAGER = "manager"  # the owning manager asked
+    OPERATOR = "operator"  # the guest's administrator asked
+    SHUTDOWN = "shutdown"  # cmappserver was told to end
+    LEASE = "lease"  # no manager was heard for the lease, and on_lost = "stop"
+    RELOAD = "reload"  # a changed launch key, and reload = "restart"
+    NOT_STARTED = "not-started"  # it could not be executed
+    NOT_READY = "not-ready"  # it was not ready within start.timeout
+    UNHEALTHY = "unhealthy"  # its health command failed too often
+    UNKNOWN = "unknown"  # it ended, and its status cannot be known
+
+
+REQUESTED = frozenset({Cause.MANAGER, Cause.OPERATOR, Cause.SHUTDOWN, Cause.LEASE, Cause.RELOAD})
+
+
+class Health(StrEnum):
+    """What the health command last said, after counting."""
+
+    NONE = "none"  # there is no health command
+    UNKNOWN = "unknown"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class ExitStatus(msgspec.Struct, frozen=True):
+    """How a process ended: with an exit code, or by a signal; with neither, nobody knows."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    @property
+    def shell_code(self) -> int | None:
+        """The status as a shell shows it: the code, or 128 + the signal's number."""
+        return self.code if self.signal is None else 128 + self.signal
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a run ended. ``detail`` is a sentence for people; ``success`` the policy's verdict."""
+
+    run: str
+    cause: Cause
+    status: ExitStatus
+    success: bool
+    detail: str = ""

@@ -1,0 +1,130 @@
+"""What is worth telling of an application, in words: one line for each thing that changed.
+
+The run belongs to every line, so a line is a ``text`` and the facts that go with it; the
+follower adds the run. Nothing here is cleaned of control characters: the log does that to
+all it writes.
+"""
+
+from typing import NamedTuple
+
+from cmappd.core.messages import AppStatus, Ended
+from cmappd.core.state import Cause, ExitStatus, Health, Outcome, Phase
+
+
+class Line(NamedTuple):
+    """One thing to tell, and how bad it is: the numbers are syslog's (RFC 5424, table 2)."""
+
+    text: str
+    severity: int
+
+
+ERROR, WARNING, INFO = 3, 4, 6
+
+_CAUSES = {
+    Cause.EXIT: "ended by itself",
+    Cause.MANAGER: "stopped as its manager asked",
+    Cause.OPERATOR: "stopped in the guest by its administrator",
+    Cause.SHUTDOWN: "stopped because cmappserver was told to end",
+    Cause.LEASE: "stopped because no manager was heard for its lease",
+    Cause.RELOAD: "stopped because its definition was changed",
+    Cause.NOT_STARTED: "could not be started",
+    Cause.NOT_READY: "did not become ready in time",
+    Cause.UNHEALTHY: "ended for failed health checks",
+    Cause.UNKNOWN: "ended, and its status cannot be known",
+}
+
+
+def status_text(status: ExitStatus) -> str:
+    """How a process ended, or nothing if nobody knows."""
+    if status.signal is not None:
+        return f"signal {status.signal}"
+    return "" if status.code is None else f"exit code {status.code}"
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """How a run ended, in one line."""
+    known = status_text(outcome.status)
+    parts = [_CAUSES[outcome.cause] + (f", {known}" if known else "")]
+    return ": ".join([*parts, outcome.detail] if outcome.detail else parts)
+
+
+def changes(old: AppStatus | None, new: AppStatus) -> list[Line]:
+    """What changed from ``old`` to ``new``; with no old one, all that is out of the ordinary."""
+    return [
+        *_phase(old, new),
+        *_survivors(old, new),
+        *_health(old, new),
+        *_definition(old, new),
+        *_owner(old, new),
+    ]
+
+
+def evidence(ended: Ended) -> list[Line]:
+    """The last words of the health command and of the application, a line for each of theirs."""
+    lines = [Line(f"last health output: {line}", ERROR) for line in _lines(ended.health_output)]
+    lines += [Line(f"last log: {line}", ERROR) for line in _lines(ended.log_tail)]
+    return [Line(text, INFO) for text, _ in lines] if ended.outcome.success else lines
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _phase(old: AppStatus | None, new: AppStatus) -> list[Line]:
+    if old is not None and (old.phase, old.run) == (new.phase, new.run):
+        return []
+    match new.phase:
+        case Phase.BACKOFF:
+            return [Line(_restart(new), WARNING)]
+        case Phase.KILLING:
+            return [Line("killing: SIGKILL is sent until nothing is left of it", WARNING)]
+        case Phase.FAILED:
+            return [Line("failed", ERROR)]
+        case _ if new.pid is not None:
+            return [Line(f"{new.phase}, pid {new.pid}", INFO)]
+        case _:
+            return [Line(str(new.phase), INFO)]
+
+
+def _restart(new: AppStatus) -> str:
+    limit = f" of {new.restart_limit}" if new.restart_limit is not None else ""
+    when = f" in {new.next_in:.3g}s" if new.next_in is not None else ""
+    why = f" after: {outcome_text(new.last)}" if new.last is not None else ""
+    return f"restart {new.restarts}{limit}{when}{why}"
+
+
+def _survivors(old: AppStatus | None, new: AppStatus) -> list[Line]:
+    if not new.survivors or (old is not None and old.survivors == new.survivors):
+        return []
+    return [Line(f"SIGKILL does not end pid {', '.join(map(str, new.survivors))}", ERROR)]
+
+
+def _health(old: AppStatus | None, new: AppStatus) -> list[Line]:
+    before = Health.NONE if old is None else old.health
+    # A new run begins with unknown health: that is not news.
+    if new.health == before or new.health in (Health.NONE, Health.UNKNOWN):
+        return []
+    said = f": {new.health_output.strip()}" if new.health_output.strip() else ""
+    bad = new.health is Health.UNHEALTHY
+    return [Line(f"health: {new.health}{said if bad else ''}", WARNING if bad else INFO)]
+
+
+def _definition(old: AppStatus | None, new: AppStatus) -> list[Line]:
+    lines = []
+    if old is not None and old.definition and old.definition != new.definition:
+        lines.append(Line(f"its definition was changed to {new.definition}", INFO))
+    if new.restart_pending and not (old is not None and old.restart_pending):
+        lines.append(Line("its definition was changed; a restart is pending", WARNING))
+    if new.removed and not (old is not None and old.removed):
+        lines.append(Line("it was removed from the configuration, and runs on", WARNING))
+    before = "" if old is None else old.problem
+    if new.problem != before:
+        text = f"problem: {new.problem}" if new.problem else "its problem is over"
+        lines.append(Line(text, WARNING if new.problem else INFO))
+    return lines
+
+
+def _owner(old: AppStatus | None, new: AppStatus) -> list[Line]:
+    if old is None or old.owner == new.owner:
+        return []
+    return [Line(f"its owner is now {new.owner or 'nobody'}", WARNING)]

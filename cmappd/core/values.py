@@ -1,0 +1,177 @@
+"""The kinds of values in the configuration, each with the rule for it in words.
+
+Paths are absolute once read from a file: pydantic's validation context is the directory
+that relative ones start from, and None for values from Python code. Durations are seconds,
+which Python code may give as a float; a file may not.
+"""
+
+import ipaddress
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
+
+from cmappd.core import units
+
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+BAD_NAME = 'must be a name of 1 to 64 letters, digits, ".", "_" or "-", the first a letter or digit'
+
+# signal(7), without the real-time ones. A list, because other systems' names would pass a look-up.
+# fmt: off
+SIGNALS = frozenset({
+    "SIGABRT", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT",
+    "SIGIO", "SIGKILL", "SIGPIPE", "SIGPOLL", "SIGPROF", "SIGPWR", "SIGQUIT", "SIGSEGV",
+    "SIGSTKFLT", "SIGSTOP", "SIGSYS", "SIGTERM", "SIGTRAP", "SIGTSTP", "SIGTTIN", "SIGTTOU",
+    "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGWINCH", "SIGXCPU", "SIGXFSZ",
+})
+# fmt: on
+
+
+class Address(NamedTuple):
+    """Where to listen. Port 0 is any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _text(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+def _word(value: str) -> str:
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must be one line, without control characters")
+    if len(value) > 500:
+        raise ValueError("must be at most 500 characters")
+    return value
+
+
+def _path(value: str, info: ValidationInfo) -> str:
+    return str(PurePosixPath(info.context or "", value))
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, float):
+        return value
+    return units.parse_duration(value if isinstance(value, str) else "")
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError('must be longer than "0s"')
+    return value
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return units.parse_size(value if isinstance(value, str) else "")
+
+
+def _mask(value: object, info: ValidationInfo) -> int:
+    if info.context is None and type(value) is int:
+        return value  # in a file, 22 would be meant as 0o22
+    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{1,3}", value):
+        raise ValueError('must be an octal number in quotes, such as "022"')
+    return int(value, 8)
+
+
+def _address(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    bracketed = re.fullmatch(r"\[(.*)\]", host)
+    name = bracketed[1] if bracketed else host
+    known = _is_ipv6(name) if bracketed else re.fullmatch(r"[^\s:\[\]/]+", name)
+    if not known or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError('must be "host:port", such as "0.0.0.0:5315" or "[::]:5315"')
+    return Address(name, int(port))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _words(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError(
+            'must be an array of words, such as ["/opt/db/run", "PROD"]: no shell reads it'
+        )
+    return value
+
+
+def _program(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("must not be empty")
+    if not value[0].startswith("/"):
+        raise ValueError("must begin with the absolute path of a program")
+    return value
+
+
+def _signal(value: str) -> str:
+    if value not in SIGNALS:
+        hint = f': did you mean "SIG{value}"?' if f"SIG{value}" in SIGNALS else ""
+        raise ValueError(f'must be the name of a signal, such as "SIGTERM"{hint}')
+    return value
+
+
+def _variable(value: str) -> str:
+    if not value or "=" in value:
+        raise ValueError('must be a name of an environment variable: not empty, without "="')
+    if value.startswith("CMAPPD_"):
+        raise ValueError("must not begin with CMAPPD_: those variables are set by cmappserver")
+    return value
+
+
+def _status(value: int) -> int:
+    if not 0 <= value <= 255:
+        raise ValueError("must be an exit code from 0 to 255")
+    return value
+
+
+def _ready(value: object) -> float | Literal["health"]:
+    if value == "health":
+        return "health"
+    try:
+        return _seconds(value)
+    except ValueError:
+        raise ValueError('must be "health", or a duration such as "10s" to survive') from None
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Word = Annotated[Text, AfterValidator(_word)]
+Path = Annotated[Word, AfterValidator(_path)]
+Description = Annotated[Text, AfterValidator(_one_line)]
+Duration = Annotated[float, BeforeValidator(_seconds)]
+Timeout = Annotated[Duration, AfterValidator(_positive)]
+Size = Annotated[int, BeforeValidator(_bytes), Field(ge=1024, le=units.LARGEST)]
+Mask = Annotated[int, BeforeValidator(_mask)]
+Ready = Annotated[float | Literal["health"], PlainValidator(_ready)]
+Listen = Annotated[Address, PlainValidator(_address)]
+Variable = Annotated[Text, AfterValidator(_variable)]
+Signal = Annotated[str, AfterValidator(_signal)]
+Count = Annotated[int, Field(ge=1, le=1000)]
+# Strict tuples would refuse the lists that TOML arrays are.
+Paths = Annotated[tuple[Path, ...], Field(strict=False)]
+Words = Annotated[tuple[Word, ...], Field(strict=False)]
+Addresses = Annotated[tuple[Listen, ...], Field(strict=False)]
+Statuses = Annotated[tuple[Annotated[int, AfterValidator(_status)], ...], Field(strict=False)]
+Command = Annotated[
+    tuple[Text, ...], Field(strict=False), AfterValidator(_program), BeforeValidator(_words)
+]

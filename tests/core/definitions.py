@@ -1,0 +1,56 @@
+"""Applications for the tests of the core, with intervals that are easy to reckon with."""
+
+from typing import Literal
+
+from cmappd.core.config import Application, Health, Restart, Start, Stop
+from cmappd.core.lifecycle import App
+
+Action = Literal["restart", "report"]
+Policy = Literal["never", "on-failure", "always"]
+
+WINDOW = 600.0
+LIMIT = 2
+
+
+def health(
+    action: Action = "restart",
+    *,
+    failures: int = 2,
+    successes: int = 2,
+    start_period: float = 0.0,
+) -> Health:
+    """Checks every 10 s."""
+    return Health(
+        command=("/bin/ping-db",),
+        interval=10.0,
+        timeout=5.0,
+        failures=failures,
+        successes=successes,
+        start_period=start_period,
+        action=action,
+    )
+
+
+def definition(
+    policy: Policy = "never",
+    *,
+    ready: float | Literal["health"] = 1.0,
+    start_timeout: float = 60.0,
+    stop_timeout: float = 30.0,
+    tree: bool = False,
+    limit: int = LIMIT,
+    health: Health | None = None,
+) -> Application:
+    """A database, restarted by the policy after 1 s, 2 s, 4 s, ... up to 8 s."""
+    return Application(
+        command=("/bin/run-db",),
+        start=Start(ready=ready, timeout=start_timeout),
+        stop=Stop(tree=tree, timeout=stop_timeout),
+        restart=Restart(policy=policy, limit=limit, window=WINDOW, delay=1.0, max_delay=8.0),
+        health=health,
+    )
+
+
+def fresh(defined: Application) -> App:
+    """An application that never ran; its runs are db.e.1, db.e.2, ..."""
+    return App("db", "e", defined)

@@ -1,0 +1,538 @@
+"""Every state that an application can come into, and what must hold in each.
+
+Beside the lifecycle walks a world: a model of the processes, which does what the actions
+say, or does not, and ends when it likes. From a fresh application all events that the
+world can bring are given in every state, breadth first, until nothing new is found.
+States that differ only in run ids, serial numbers and absolute times are one.
+
+What must hold, by the name of the check below:
+
+never_two           nothing is launched while a process of the application lives, or while
+                    a launch has not been answered
+never_lies          in STOPPED, FAILED and BACKOFF no process lives; in RUNNING the main
+                    process does, and its pid is known
+run_is_there        a run is there exactly in the phases in which a process may live
+deadlines           STARTING, STOPPING, KILLING and BACKOFF have a deadline, not over when
+                    they are entered; RUNNING, STOPPED and FAILED have none
+goals               the goal is DOWN in STOPPED and FAILED, UP in STARTING, RUNNING and
+                    BACKOFF; a stop always turns it DOWN, a start UP unless it is removed
+checks              at most one health check is under way; while it starts or runs with a
+                    health command, one is due or under way, and without, none is due
+signals             the stop signal and SIGKILL go to the live run only, once it has a
+                    process, and to the whole tree when the main process has ended; what
+                    is launched while it is being ended is told so
+concludes           it concludes exactly when it comes to rest, once, with the last outcome
+requests            what ends while its goal is DOWN, or concludes with the cause of a
+                    request, is STOPPED; what concludes FAILED was neither asked for nor a
+                    success
+accounted_for       every run that ends has its outcome recorded, under its own id
+earlier_runs        words of an earlier run change nothing
+budget              within the window the policy restarts at most ``limit`` times after
+                    somebody asked; with the policy "never" not at all
+removed             what is removed is not launched
+time_moves          what the time brings is known to the phase, and is not brought again
+                    at once
+stop_ends           from every state Stop reaches STOPPED, in a world that obeys SIGTERM
+                    and in one that only obeys SIGKILL
+restart_renews      from every state Restart reaches RUNNING in a new run, unless removed
+
+and over all definitions together: every phase is reached, and every cell of the table.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from math import ceil
+
+import pytest
+
+from cmappd.core import lifecycle
+from cmappd.core.config import Application
+from cmappd.core.events import (
+    Action,
+    Check,
+    Checked,
+    Conclude,
+    Define,
+    Destroy,
+    Event,
+    Exited,
+    Gone,
+    Kill,
+    Launched,
+    NotLaunched,
+    Remove,
+    Restart,
+    Spawn,
+    Start,
+    Stop,
+    Terminate,
+    TimedOut,
+)
+from cmappd.core.lifecycle import App
+from cmappd.core.state import ALIVE, REQUESTED, Cause, ExitStatus, Goal, Health, Phase
+from tests.core.definitions import LIMIT, WINDOW, definition, fresh, health
+
+TIMED = {Phase.STARTING, Phase.STOPPING, Phase.KILLING, Phase.BACKOFF}
+REST = {Phase.STOPPED, Phase.FAILED}
+CHECKED = {Phase.STARTING, Phase.RUNNING}
+ENDINGS = (ExitStatus(code=0), ExitStatus(code=1), ExitStatus(signal=9), ExitStatus())
+
+# Each is walked with changes to its twin and back, which has other health checks. The start
+# timeouts let few checks fit in, so that the walk comes to the end of them.
+DEFINITIONS: dict[str, tuple[Application, Application]] = {
+    "plain": (definition(), definition(health=health())),
+    "survives, unhealthy restarts": (
+        definition("on-failure", ready=25.0, health=health(start_period=12.0)),
+        definition("on-failure", ready="health", start_timeout=1.2, health=health()),
+    ),
+    "ready by health": (
+        definition("on-failure", ready="health", start_timeout=1.2, health=health()),
+        definition("on-failure"),
+    ),
+    "health reports": (
+        definition("on-failure", tree=True, health=health("report", start_period=12.0)),
+        definition("on-failure", health=health("restart", failures=1)),
+    ),
+    "always": (definition("always", tree=True), definition("never", tree=True)),
+    "always, no budget": (definition("always", limit=0), definition("on-failure")),
+    "never, ready by health": (
+        definition(ready="health", start_timeout=1.2, health=health("report")),
+        definition(ready="health", start_timeout=1.2, health=health("restart", failures=1)),
+    ),
+}
+
+
+# The world ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What is really the case, in ids of runs."""
+
+    spawning: str | None = None  # to be launched; not yet known whether it was
+    main: str | None = None  # its main process lives
+    left: str | None = None  # its main process has ended, others live
+    checking: str | None = None  # a health check of it is under way
+    restarts: tuple[float, ...] = ()  # by the policy, since somebody asked for it
+
+    @property
+    def is_empty(self) -> bool:
+        return self.spawning is None and self.main is None and self.left is None
+
+
+def happen(world: World, event: Event) -> World:
+    """The world in which the event has come to pass."""
+    match event:
+        case Launched(run):
+            return replace(world, spawning=None, main=run)
+        case NotLaunched():
+            return replace(world, spawning=None)
+        case Exited(run, _, empty):
+            return replace(world, main=None, left=None if empty else run)
+        case Gone():
+            return replace(world, left=None)
+        case Checked():
+            return replace(world, checking=None)
+    return world
+
+
+def obey(world: World, app: App, action: Action) -> World:
+    """The world after an action; asserts that the action makes sense in it."""
+    live = app.run.id if app.run is not None else None
+    match action:
+        case Spawn(run):
+            assert world.is_empty, "never_two"
+            assert run == live, "never_two"
+            return replace(world, spawning=run)
+        case Check(run):
+            assert run == live == world.main, "checks"
+            assert world.checking is None, "checks: one is under way"
+            return replace(world, checking=run)
+        case Terminate(run, whole):
+            assert run == live == (world.main or world.left), "signals"
+            assert whole == (app.definition.stop.tree or world.main is None), "signals"
+        case Destroy(run):
+            assert run == live == (world.main or world.left), "signals"
+    return world
+
+
+# One step ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    app: App
+    world: World
+    now: float
+    twins: tuple[Application, Application]  # the definitions that may be in force
+
+
+COVERED: set[tuple[Phase, type[Event]]] = set()
+
+
+def advance(state: State, event: Event, later: float | None = None) -> State:
+    """Give the event at its time; assert all that speaks of one step."""
+    before, now = state.app, state.now if later is None else later
+    COVERED.add((before.phase, type(event)))
+    after, actions = lifecycle.step(before, event, now)
+    world = happen(state.world, event)
+    for action in actions:
+        world = obey(world, after, action)
+    if after.phase not in CHECKED or after.run is None or after.run.id != world.checking:
+        world = replace(world, checking=None)
+    world = replace(world, restarts=_restarts(before, after, event, world, now))
+    step_holds(before, event, after, actions, now)
+    state = replace(state, app=after, world=world, now=now)
+    state_holds(state)
+    return state
+
+
+def _ended(before: App, after: App) -> bool:
+    return before.run is not None and (after.run is None or after.run.id != before.run.id)
+
+
+def _restarts(
+    before: App, after: App, event: Event, world: World, now: float
+) -> tuple[float, ...]:
+    if isinstance(event, Start | Restart) and after.restarts == ():
+        return ()
+    recent = tuple(instant for instant in world.restarts if now - instant < WINDOW)
+    if not _ended(before, after) or after.phase in REST:
+        return recent
+    assert after.last is not None
+    return recent if after.last.cause in REQUESTED else (*recent, now)
+
+
+def step_holds(
+    before: App, event: Event, after: App, actions: tuple[Action, ...], now: float
+) -> None:
+    kinds = [type(action) for action in actions]
+    if isinstance(event, Stop | Kill):
+        assert after.goal is Goal.DOWN, "goals"
+    if isinstance(event, Start | Restart) and not before.removed:
+        assert after.goal is Goal.UP, "goals"
+    if before.removed and not isinstance(event, Define):
+        assert Spawn not in kinds, "removed"
+    if isinstance(event, Launched) and before.phase is Phase.STOPPING:
+        assert kinds == [Terminate], "signals"
+    if isinstance(event, Launched) and before.phase is Phase.KILLING:
+        assert kinds == [Destroy], "signals"
+    if after.deadline is not None and after.phase is not before.phase:
+        assert after.deadline >= now, "deadlines"
+    _conclusion_holds(before, after, actions)
+    if _ended(before, after):
+        assert before.run is not None
+        assert after.last is not None, "accounted_for"
+        assert after.last.run == before.run.id, "accounted_for"
+
+
+def _conclusion_holds(before: App, after: App, actions: tuple[Action, ...]) -> None:
+    concluded = [action.outcome for action in actions if isinstance(action, Conclude)]
+    if after.phase not in REST or before.phase in REST:
+        assert not concluded, "concludes"
+        return
+    assert concluded == [after.last], "concludes"
+    (outcome,) = concluded
+    wanted = outcome.success or outcome.cause in REQUESTED
+    assert after.phase is (Phase.STOPPED if wanted else Phase.FAILED), "requests"
+    if before.goal is Goal.DOWN:
+        assert outcome.cause in REQUESTED, "requests"
+
+
+def state_holds(state: State) -> None:
+    app, world, run = state.app, state.world, state.app.run
+    assert (run is not None) == (app.phase in ALIVE), "run_is_there"
+    assert (app.deadline is not None) == (app.phase in TIMED), "deadlines"
+    if app.phase not in ALIVE:
+        assert world.is_empty, "never_lies"
+    if app.phase is Phase.RUNNING:
+        assert run is not None
+        assert run.id == world.main, "never_lies"
+        assert run.pid is not None, "never_lies"
+    if app.phase in REST:
+        assert app.goal is Goal.DOWN, "goals"
+    if app.phase in CHECKED | {Phase.BACKOFF}:
+        assert app.goal is Goal.UP, "goals"
+    if run is None and app.serial:
+        assert app.last is not None, "accounted_for"
+        assert app.last.run == f"db.e.{app.serial}", "accounted_for"
+    if app.removed:
+        assert app.phase is not Phase.BACKOFF, "removed"
+    limit = max(twin.restart.limit for twin in state.twins)
+    assert len(world.restarts) <= limit, "budget"
+    _checks_hold(state)
+
+
+def _checks_hold(state: State) -> None:
+    app, world, run = state.app, state.world, state.app.run
+    if run is None or app.phase not in CHECKED or run.pid is None:
+        assert run is None or run.check_due is None, "checks"
+        return
+    due, under_way = run.check_due is not None, world.checking is not None
+    assert not (due and under_way), "checks: two"
+    if app.definition.health is None:
+        assert not due, "checks: none is configured"
+        assert run.health is Health.NONE, "checks: none is configured"
+    else:
+        assert due or under_way, "checks: none to come"
+        assert run.health is not Health.NONE, "checks"
+
+
+# Where a state can lead --------------------------------------------------------------
+
+
+def asked(state: State) -> Iterator[Event]:
+    """What people may ask for at any time."""
+    yield Start()
+    yield Stop(Cause.MANAGER)
+    yield Kill(Cause.MANAGER)
+    yield Restart(Cause.OPERATOR)
+    yield Remove()
+    for twin in state.twins:
+        yield Define(twin)
+
+
+def answered(world: World) -> Iterator[Event]:
+    """What the world may have to tell."""
+    if world.spawning is not None:
+        yield Launched(world.spawning, 4711)
+        yield NotLaunched(world.spawning, "no such file")
+    if world.main is not None:
+        for status in ENDINGS:
+            yield Exited(world.main, status, empty=True)
+            yield Exited(world.main, status, empty=False)
+    if world.left is not None:
+        yield Gone(world.left)
+    if world.checking is not None:
+        yield Checked(world.checking, True, "")
+        yield Checked(world.checking, False, "no answer")
+
+
+def let_time_pass(state: State) -> State | None:
+    """The state when time alone has brought the next event; None if it brings none."""
+    wake = lifecycle.wake(state.app)
+    if wake is None:
+        return None
+    event = lifecycle.due(state.app, wake)
+    assert event is not None, "time_moves"
+    assert (state.app.phase, type(event)) in lifecycle.TABLE, "time_moves"
+    after = advance(state, event, wake)
+    assert lifecycle.due(after.app, wake) != event, "time_moves"
+    return after
+
+
+def wait_long(state: State) -> State | None:
+    """The state when the window is over, if nothing happens until then."""
+    if lifecycle.wake(state.app) is not None:
+        return None
+    return replace(state, now=state.now + WINDOW)
+
+
+def successors(state: State) -> Iterator[State]:
+    for event in (*asked(state), *answered(state.world)):
+        yield advance(state, event)
+    for passed in (let_time_pass(state), wait_long(state)):
+        if passed is not None:
+            yield passed
+
+
+def earlier_words(state: State) -> Iterator[Event]:
+    """What may still be heard of a run before this one, or of this one when it is over."""
+    app = state.app
+    for serial in range(max(app.serial - 1, 0), app.serial + (app.run is None)):
+        run = f"db.e.{serial}"
+        yield Launched(run, 1)
+        yield NotLaunched(run, "")
+        yield Exited(run, ExitStatus(code=1), True)
+        yield Gone(run)
+        yield Checked(run, False, "")
+
+
+# What makes two states one -----------------------------------------------------------
+
+
+def key(state: State) -> object:
+    """The state without ids, serials and absolute times."""
+    app, world, now = state.app, state.world, state.now
+    held = world.spawning is not None, world.main is not None, world.left is not None
+    last = (app.last.cause, app.last.success) if app.last and app.run is None else None
+    recent = sum(now - instant < WINDOW for instant in app.restarts)
+    counted = sum(now - instant < WINDOW for instant in world.restarts)
+    return (
+        app.definition is state.twins[0],
+        *(app.goal, app.phase, app.removed, app.serial > 0, last, recent, counted),
+        *(held, world.checking is not None, _run_key(app, now)),
+    )
+
+
+def _run_key(app: App, now: float) -> object:
+    run = app.run
+    if run is None:
+        return None
+    ended = run.pid is None, run.ending, run.status, min(run.kills, 1)
+    if app.phase not in CHECKED:
+        return ended
+    rule, due = app.definition.health, run.check_due
+    ahead, early, streak = 0, False, 0
+    if rule is not None:
+        early = (due or now) - run.started < rule.start_period
+        streak = max(-rule.failures, min(run.streak, rule.successes))
+    if due is not None and app.deadline is not None:
+        ahead = max(-1, min(ceil((app.deadline - due) / 0.5), 3))
+    return ended, run.health, streak, due is None, early, ahead
+
+
+# The walk ----------------------------------------------------------------------------
+
+
+@dataclass
+class Walk:
+    """All states of one definition, and the cells of the table that led to them."""
+
+    states: dict[object, State] = field(default_factory=dict)
+    cells: set[tuple[Phase, type[Event]]] = field(default_factory=set)
+
+
+@cache
+def walk(name: str) -> Walk:
+    """Breadth first from a fresh application, until nothing new is found."""
+    COVERED.clear()
+    first = State(fresh(DEFINITIONS[name][0]), World(), 1000.0, DEFINITIONS[name])
+    found = Walk({key(first): first})
+    waiting = deque([first])
+    while waiting:
+        state = waiting.popleft()
+        try:
+            for after in successors(state):
+                if key(after) not in found.states:
+                    found.states[key(after)] = after
+                    waiting.append(after)
+        except AssertionError as error:
+            error.add_note(f"after {state}")
+            raise
+    found.cells = set(COVERED)
+    return found
+
+
+each = pytest.mark.parametrize("name", DEFINITIONS)
+
+
+@each
+def test_invariants_hold_in_every_state(name: str) -> None:
+    assert len(walk(name).states) > 100
+
+
+@each
+def test_words_of_an_earlier_run_change_nothing(name: str) -> None:
+    for state in walk(name).states.values():
+        for event in earlier_words(state):
+            assert lifecycle.step(state.app, event, state.now) == (state.app, ()), event
+
+
+def test_all_phases_are_reached() -> None:
+    states = (state for name in DEFINITIONS for state in walk(name).states.values())
+    assert {state.app.phase for state in states} == set(Phase)
+
+
+def test_every_cell_of_the_table_is_walked() -> None:
+    cells = set().union(*(walk(name).cells for name in DEFINITIONS))
+    assert set(lifecycle.TABLE) - cells == set()
+
+
+# A policy of its own: only requests launch what may never be restarted
+@each
+def test_only_the_policy_restarts(name: str) -> None:
+    if {twin.restart.policy for twin in DEFINITIONS[name]} == {"never"}:
+        for state in walk(name).states.values():
+            assert state.world.restarts == ()
+    else:
+        reached = max(len(state.world.restarts) for state in walk(name).states.values())
+        assert reached == LIMIT
+
+
+# What follows from a request ---------------------------------------------------------
+
+Reached = Callable[[App], bool]
+
+
+def obeys_stop_signal(state: State, actions: tuple[Action, ...]) -> Event | None:
+    """The world's next word: what is told to end, ends."""
+    run = state.world.main
+    if run is not None and any(isinstance(one, Terminate | Destroy) for one in actions):
+        return Exited(run, ExitStatus(code=0), empty=True)
+    return None
+
+
+def obeys_sigkill_only(state: State, actions: tuple[Action, ...]) -> Event | None:
+    """The world's next word: what is killed ends, the main process before the rest."""
+    run = state.world.main
+    if run is not None and any(isinstance(one, Destroy) for one in actions):
+        return Exited(run, ExitStatus(signal=9), empty=False)
+    return None
+
+
+Manners = Callable[[State, tuple[Action, ...]], Event | None]
+
+
+def follow(state: State, request: Event, manners: Manners, reached: Reached) -> State:
+    """Give the request, then let the world do its part, until it is reached."""
+    event: Event | None = request
+    for _ in range(40):
+        actions: tuple[Action, ...] = ()
+        if event is not None:
+            _, actions = lifecycle.step(state.app, event, state.now)
+            state = advance(state, event)
+        else:
+            wake = lifecycle.wake(state.app)
+            assert wake is not None, f"stuck in {state}"
+            event = lifecycle.due(state.app, wake)
+            assert event is not None
+            _, actions = lifecycle.step(state.app, event, wake)
+            state = advance(state, event, wake)
+        if reached(state.app):
+            return state
+        event = _reply(state, actions, manners)
+    pytest.fail(f"does not come to an end: {state}")
+
+
+def _reply(state: State, actions: tuple[Action, ...], manners: Manners) -> Event | None:
+    world = state.world
+    if world.spawning is not None:
+        return Launched(world.spawning, 4711)
+    if world.left is not None and any(isinstance(one, Terminate | Destroy) for one in actions):
+        return Gone(world.left)
+    if world.checking is not None:
+        return Checked(world.checking, True, "")
+    return manners(state, actions)
+
+
+@each
+@pytest.mark.parametrize("manners", [obeys_stop_signal, obeys_sigkill_only])
+def test_stop_reaches_stopped_from_every_state(name: str, manners: Manners) -> None:
+    for state in walk(name).states.values():
+        rest = follow(state, Stop(Cause.MANAGER), manners, lambda app: app.phase in REST)
+        assert rest.app.phase is Phase.STOPPED, state
+
+
+@each
+@pytest.mark.parametrize("manners", [obeys_stop_signal, obeys_sigkill_only])
+def test_restart_reaches_running_in_a_new_run(name: str, manners: Manners) -> None:
+    for state in walk(name).states.values():
+        if state.app.removed:
+            continue
+        before = state.app.serial
+        follow(
+            state,
+            Restart(Cause.OPERATOR),
+            manners,
+            lambda app, before=before: app.phase is Phase.RUNNING and app.serial > before,
+        )
+
+
+def test_time_out_is_no_event_of_resting_phases() -> None:
+    for name in DEFINITIONS:
+        for state in walk(name).states.values():
+            if state.app.phase not in TIMED:
+                assert lifecycle.step(state.app, TimedOut(), state.now) == (state.app, ())
