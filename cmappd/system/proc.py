@@ -1,0 +1,113 @@
+"""What /proc says of processes.
+
+The ground of `process`, `tree` and `probe`, because all of them must mean the same thing by
+"a process": the pid together with its start time, never the pid alone.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_STAT_SIZE = 4096  # far more than the 52 fields of /proc/PID/stat can take
+_EXEC_TRIES = 20  # of 1 ms each
+
+
+class Identity(NamedTuple):
+    """A process and no other: ``start`` is in clock ticks since boot (proc_pid_stat(5), field 22).
+
+    Instants of a boot: after a reboot, identities of before mean nothing.
+    """
+
+    pid: int
+    start: int
+
+
+class Stat(NamedTuple):
+    """What /proc/PID/stat says, as far as process trees need it."""
+
+    pid: int
+    ppid: int
+    session: int
+    start: int
+    alive: bool
+    environment: bool  # whether there is one; empty reads of it mean that an exec is under way
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.pid, self.start)
+
+
+def read_stat(pid: int) -> Stat | None:
+    """One process as it is now, zombies included; None if there is no such process."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        line = os.read(fd, _STAT_SIZE)
+    except ProcessLookupError:  # it ended between open and read
+        return None
+    finally:
+        os.close(fd)
+    # The name, in parentheses, may itself hold blanks and parentheses: count after the last.
+    fields = line[line.rindex(b")") + 2 :].split()
+    # A main thread that has ended looks like a zombie while the other threads run on.
+    alive = fields[0] not in b"ZX" or int(fields[17]) > 1
+    # No memory: a zombie or a kernel thread. Start equals end: empty, unless both are still 0.
+    environment = fields[20] != b"0" and (fields[47] != fields[48] or fields[48] == b"0")
+    return Stat(pid, int(fields[1]), int(fields[3]), int(fields[19]), alive, environment)
+
+
+def exists(identity: Identity) -> bool:
+    """Whether this very process is there, be it as a zombie that nobody has waited for yet."""
+    stat = read_stat(identity.pid)
+    return stat is not None and stat.start == identity.start
+
+
+def pids() -> Iterator[int]:
+    """The pids of all processes that we may see."""
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def children(pid: int) -> list[int]:
+    """The children of all threads of a process, zombies included; needs CONFIG_PROC_CHILDREN.
+
+    A child that is waited for during the read can hide another one, says
+    proc_pid_task_tid_children(5). Our own are waited for by the reaper only, hence not now.
+    The main thread comes last: it is the one that children of ending threads are handed to.
+    """
+    found: list[int] = []
+    try:
+        threads = sorted(os.listdir(f"/proc/{pid}/task"), key=lambda tid: tid == str(pid))
+    except (FileNotFoundError, ProcessLookupError):
+        return found
+    for tid in threads:
+        try:
+            with open(f"/proc/{pid}/task/{tid}/children", "rb", buffering=0) as file:
+                found += map(int, file.readall().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def environment(pid: int) -> bytes:
+    """The environment a process was executed with, as it lies in memory; empty if not readable.
+
+    In the middle of execve(2) there is none to be read, for some microseconds, or as long
+    as the disk takes. To take that for an answer would be to misjudge a process, so it is
+    waited for, but not for ever.
+    """
+    for _ in range(_EXEC_TRIES):
+        try:
+            with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+                found = file.readall()
+        except OSError:
+            return b""
+        if found:
+            return found
+        stat = read_stat(pid)
+        if stat is None or not stat.environment:
+            return b""
+        time.sleep(0.001)
+    return b""

@@ -1,0 +1,438 @@
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cmappd.core.state import ExitStatus
+from cmappd.system.proc import Identity, children, environment, exists, read_stat
+from cmappd.system.process import Launch, launch, send
+from cmappd.system.reaper import Reaper
+from cmappd.system.tree import Forest, marked, snapshot
+
+from .conftest import Scripts, until
+
+
+class Wood:
+    """A forest and the reaper that goes with it, as the server has them."""
+
+    def __init__(self) -> None:
+        self.orphans: list[int] = []
+        self.ended: dict[int, ExitStatus] = {}
+        self.reaper = Reaper(self.orphans.append)
+        self.forest = Forest()
+
+    def grow(self, run: str, spec: Launch) -> Identity:
+        main = launch(spec)
+        self.reaper.watch(main.pid, lambda status: self.ended.__setitem__(main.pid, status))
+        self.forest.plant(run, main)
+        return main
+
+    def until(self, condition: Callable[[], object]) -> None:
+        def reaped_and_true() -> object:
+            self.reaper.reap()
+            return condition()
+
+        until(reaped_and_true)
+
+    def until_ended(self, main: Identity) -> None:
+        self.until(lambda: main.pid in self.ended)
+
+    def kill(self, run: str) -> None:
+        """To the end, as the server does it: again for as long as somebody is left."""
+
+        def gone() -> bool:
+            self.forest.signal(run, signal.SIGKILL, whole=True)
+            return self.forest.empty(run)
+
+        self.until(gone)
+
+    def until_members(self, run: str, count: int) -> tuple[Identity, ...]:
+        self.until(lambda: len(self.forest.alive(run)) == count)
+        return self.forest.alive(run)
+
+
+@pytest.fixture
+def wood(scripts: Scripts) -> Iterator[Wood]:
+    made = Wood()
+    yield made
+    for run in list(made.forest._trees):
+        made.kill(run)
+    for stray in made.forest.strays():
+        send(stray, signal.SIGKILL)
+    made.until(lambda: children(os.getpid()) == [])
+
+
+def daemon(*, session: bool, marked: bool) -> str:
+    """A script whose main process leaves a daemon behind and ends with 3."""
+    prefix = ("setsid " if session else "") + ("" if marked else "env -i ")
+    return f"({prefix}sleep 60 &) ; exit 3"
+
+
+def test_a_single_process_from_plant_to_fell(scripts: Scripts, wood: Wood) -> None:
+    main = wood.grow("a", scripts.launch("/bin/sleep", "60"))
+    assert wood.forest.alive("a") == (main,)
+    assert not wood.forest.empty("a")
+    assert wood.forest.signal("a", signal.SIGTERM, whole=False) == 1
+    wood.until_ended(main)
+    assert wood.ended[main.pid] == ExitStatus(signal=signal.SIGTERM)
+    assert wood.forest.empty("a")
+    assert wood.forest.alive("a") == ()
+    assert wood.forest.signal("a", signal.SIGTERM, whole=True) == 0
+    wood.forest.fell("a")
+    assert wood.forest.empty("a")
+
+
+def test_what_was_never_planted_is_empty(family: None) -> None:
+    forest = Forest()
+    assert forest.empty("x")
+    assert forest.alive("x") == ()
+    assert forest.signal("x", signal.SIGKILL, whole=True) == 0
+    forest.fell("x")
+
+
+def test_a_zombie_main_process_is_not_alive_but_not_yet_gone(scripts: Scripts, wood: Wood) -> None:
+    main = wood.grow("a", scripts.sh("exit 0"))
+    os.waitid(os.P_PID, main.pid, os.WEXITED | os.WNOWAIT)
+    assert wood.forest.alive("a") == ()
+    assert not wood.forest.empty("a")
+    wood.until_ended(main)
+    assert wood.forest.empty("a")
+
+
+@pytest.mark.parametrize(
+    ("session", "marked"), [(False, True), (False, False), (True, True)], ids=str
+)
+def test_a_daemon_outlives_its_main_process(
+    scripts: Scripts, wood: Wood, session: bool, marked: bool
+) -> None:
+    main = wood.grow("a", scripts.sh(daemon(session=session, marked=marked), run="a"))
+    other = wood.grow("b", scripts.launch("/bin/sleep", "60", run="b"))
+    wood.until_ended(main)
+    assert not wood.forest.empty("a")
+    (left,) = wood.until_members("a", 1)
+    assert left != main
+    assert wood.forest.strays() == ()
+    assert wood.forest.signal("a", signal.SIGKILL, whole=True) == 1
+    wood.until(lambda: wood.orphans == [left.pid])
+    assert wood.forest.empty("a")
+    assert wood.forest.alive("b") == (other,)
+
+
+def test_a_daemon_without_mark_and_session_is_known_when_it_was_observed(
+    scripts: Scripts, wood: Wood
+) -> None:
+    gate = scripts.folder / "gate"
+    os.mkfifo(gate)
+    main = wood.grow("a", scripts.sh(f"env -i setsid sleep 60 & cat {gate}; exit 0", run="a"))
+
+    def has_left_session() -> bool:
+        stats = [read_stat(who.pid) for who in wood.forest.alive("a") if who != main]
+        return any(stat is not None and stat.session == stat.pid for stat in stats)
+
+    wood.until(has_left_session)
+    wood.forest.observe(snapshot())
+    gate.write_bytes(b"")
+    wood.until_ended(main)
+    (left,) = wood.until_members("a", 1)
+    assert not wood.forest.empty("a")
+    assert not Forest()._run_of(left.pid), "or the test proves nothing"
+    wood.kill("a")
+    assert not exists(left)
+
+
+def test_the_limit_an_unseen_daemon_without_any_sign_is_a_stray(
+    scripts: Scripts, wood: Wood
+) -> None:
+    ready = scripts.folder / "ready"  # looked at earlier, it would still carry the mark
+    hidden = f"(setsid env -i sh -c 'echo > {ready}; exec sleep 60' &) ; exit 0"
+    main = wood.grow("a", scripts.sh(hidden, run="a"))
+    wood.until_ended(main)
+    until(ready.exists)
+    assert len(wood.forest.strays()) == 1
+    assert wood.forest.alive("a") == ()
+    assert wood.forest.empty("a")
+
+
+def test_a_double_fork_with_two_sessions(scripts: Scripts, wood: Wood) -> None:
+    code = (
+        "import os, time\n"
+        "for _ in range(2):\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    os.setsid()\n"
+        "time.sleep(60)\n"
+    )
+    main = wood.grow("a", scripts.python(code, run="a"))
+    wood.until_ended(main)
+    wood.until(lambda: not wood.forest.empty("a") and len(wood.forest.alive("a")) == 1)
+    wood.kill("a")
+    assert wood.orphans != []
+
+
+def test_members_deep_down_have_one_run_each(scripts: Scripts, wood: Wood) -> None:
+    nested = "sh -c 'sh -c \"sleep 60 & sleep 60; true\"; true' & wait"
+    for run in ("a", "b"):
+        wood.grow(run, scripts.sh(nested))
+    for run in ("a", "b"):
+        wood.until_members(run, 5)
+    shared = snapshot()
+    a, b = (set(wood.forest.alive(run, shared)) for run in ("a", "b"))
+    assert len(a) == len(b) == 5
+    assert not a & b
+    wood.kill("a")
+    assert set(wood.forest.alive("b")) == b
+    assert not any(exists(who) for who in a)
+
+
+def test_a_snapshot_counted_before_a_run_was_planted_still_serves_it(
+    scripts: Scripts, wood: Wood
+) -> None:
+    main = launch(scripts.launch("/bin/sleep", "60"))
+    wood.reaper.watch(main.pid, lambda status: None)
+    shared = snapshot()
+    assert wood.forest.strays(shared) == (main,)
+    wood.forest.plant("a", main)
+    assert wood.forest.alive("a", shared) == (main,)
+    assert wood.forest.strays(shared) == ()
+
+
+def test_exempt_children_and_theirs_are_nobodys(scripts: Scripts, wood: Wood) -> None:
+    main = launch(scripts.sh("sleep 60 & wait"))
+    wood.until(lambda: len(wood.forest.strays()) == 2)
+    wood.forest.exempt(main.pid)
+    assert wood.forest.strays() == ()
+    wood.forest.unexempt(main.pid)
+    assert len(wood.forest.strays()) == 2
+
+
+def test_a_pid_used_again_is_not_the_main_process(scripts: Scripts, wood: Wood) -> None:
+    """Simulated: the planted identity has the pid of somebody else's process."""
+    foreign = launch(scripts.launch("/bin/sleep", "60"))
+    wood.forest.plant("a", Identity(foreign.pid, foreign.start - 1))
+    assert wood.forest.alive("a") == ()
+    for whole in (False, True):
+        assert wood.forest.signal("a", signal.SIGKILL, whole=whole) == 0
+    assert wood.forest.empty("a")
+    stat = read_stat(foreign.pid)
+    assert stat is not None
+    assert stat.alive
+    wood.forest.fell("a")
+
+
+def test_one_that_ignores_sigterm_is_killed(scripts: Scripts, wood: Wood) -> None:
+    ready = scripts.folder / "ready"
+    code = f"trap '' TERM; echo > {ready}; while :; do sleep 0.05; done"
+    main = wood.grow("a", scripts.sh(code))
+    until(ready.exists)
+    assert wood.forest.signal("a", signal.SIGTERM, whole=False) == 1
+    assert wood.forest.signal("a", signal.SIGTERM, whole=True) >= 1
+    wood.reaper.reap()
+    assert exists(main)
+    wood.kill("a")
+    assert wood.ended[main.pid] == ExitStatus(signal=signal.SIGKILL)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_stopped_process_can_act_on_sigterm(scripts: Scripts, wood: Wood, whole: bool) -> None:
+    ready = scripts.folder / "ready"
+    main = wood.grow("a", scripts.sh(f"trap 'exit 9' TERM; echo > {ready}; kill -STOP $$; :"))
+    until(ready.exists)
+    os.waitid(os.P_PID, main.pid, os.WSTOPPED | os.WNOWAIT)
+    wood.forest.signal("a", signal.SIGTERM, whole=whole)
+    wood.until_ended(main)
+    assert wood.ended[main.pid] == ExitStatus(code=9)
+
+
+def test_a_stopped_tree_is_killed(scripts: Scripts, wood: Wood) -> None:
+    main = wood.grow("a", scripts.sh("sleep 60 & kill -STOP $! $$"))
+    os.waitid(os.P_PID, main.pid, os.WSTOPPED | os.WNOWAIT)
+    wood.kill("a")
+
+
+def test_a_fork_happy_loop_is_killed_until_empty(scripts: Scripts, wood: Wood) -> None:
+    """A chain in which each process forks its successor and ends."""
+    code = (
+        "import os, time\n"
+        "end = time.monotonic() + 50\n"
+        "while time.monotonic() < end:\n"
+        "    if os.fork(): os._exit(0)\n"
+    )
+    main = wood.grow("a", scripts.python(code, run="a"))
+    wood.until(lambda: main.pid in wood.ended and len(wood.orphans) > 20)
+    wood.kill("a")
+    assert wood.forest.alive("a") == ()
+    assert wood.forest.strays() == ()
+
+
+def test_a_shell_that_breeds_is_killed_until_empty(scripts: Scripts, wood: Wood) -> None:
+    wood.grow("a", scripts.sh("while :; do (setsid sleep 60 &) ; sleep 60 & done", run="a"))
+    wood.until(lambda: len(wood.forest.alive("a")) > 30)
+    wood.kill("a")
+    assert wood.forest.strays() == ()
+
+
+def test_two_hundred_members_die_at_once(scripts: Scripts, wood: Wood) -> None:
+    code = "i=0; while [ $i -lt 200 ]; do sleep 60 & i=$((i+1)); done; wait"
+    main = wood.grow("a", scripts.sh(code))
+    wood.until_members("a", 201)
+    wood.forest.signal("a", signal.SIGKILL, whole=True)
+    wood.until(lambda: wood.forest.empty("a"))
+    assert wood.ended[main.pid] == ExitStatus(signal=signal.SIGKILL)
+    assert len(wood.orphans) == 200
+
+
+def test_the_end_of_the_last_member_is_heard_without_polling(scripts: Scripts, wood: Wood) -> None:
+    """Asked only when the reaper heard of an end, emptiness is still noticed, each time."""
+
+    async def run_it(number: int) -> None:
+        run = f"r{number}"
+        loop = asyncio.get_running_loop()
+        gone: asyncio.Future[None] = loop.create_future()
+
+        def ask(_: object) -> None:
+            if wood.forest.empty(run) and not gone.done():
+                gone.set_result(None)
+
+        wood.reaper = Reaper(ask)
+        wood.reaper.attach(loop)
+        main = launch(scripts.sh("(setsid sh -c '(sleep 0.02 &) ; exit 1' &) ; exit 0", run=run))
+        wood.reaper.watch(main.pid, ask)
+        wood.forest.plant(run, main)
+        await asyncio.wait_for(gone, 20)
+        wood.reaper.detach(loop)
+        assert wood.forest.alive(run) == ()
+        assert children(os.getpid()) == []
+        wood.forest.fell(run)
+
+    for number in range(20):
+        asyncio.run(run_it(number))
+
+
+def test_empty_is_never_said_while_a_chain_lives(scripts: Scripts, wood: Wood) -> None:
+    """Each process hands over to the next while we look; the last one leaves a file."""
+    last = scripts.folder / "last"
+    code = (
+        "import os\n"
+        "for _ in range(400):\n"
+        "    if os.fork(): os._exit(0)\n"
+        f"open({str(last)!r}, 'w').close()\n"
+    )
+    main = wood.grow("a", scripts.python(code, run="a"))
+    wood.until_ended(main)
+    wood.until(lambda: wood.forest.empty("a"))
+    assert last.exists()
+
+
+def test_a_daemon_found_later_becomes_the_main_process(scripts: Scripts, wood: Wood) -> None:
+    first = wood.grow("a", scripts.sh(daemon(session=True, marked=True), run="a"))
+    wood.until_ended(first)
+    (left,) = wood.until_members("a", 1)
+    wood.forest.plant("a", left)
+    assert wood.forest.signal("a", signal.SIGTERM, whole=False) == 1
+    wood.until(lambda: left.pid in wood.orphans)
+    assert wood.forest.empty("a")
+
+
+def test_exec_storms_do_not_hide_the_mark(scripts: Scripts, wood: Wood) -> None:
+    """In the middle of an exec the environment reads as empty."""
+    script = scripts.folder / "again"
+    script.write_text(f"#!/bin/sh\nexec {script}\n")
+    script.chmod(0o755)
+    main = wood.grow("a", scripts.launch(str(script), run="a"))
+    for _ in range(3000):
+        assert b"CMAPPD_RUN=a\0" in environment(main.pid)
+
+
+def test_an_empty_environment_is_an_answer(scripts: Scripts, wood: Wood) -> None:
+    main = wood.grow("a", scripts.launch("/bin/sleep", "60", environment={}))
+    begin = time.monotonic()
+    assert environment(main.pid) == b""
+    stat = read_stat(main.pid)
+    assert stat is not None
+    assert not stat.environment
+    assert time.monotonic() - begin < 10
+
+
+LEAVES_A_RUN = """
+import os, subprocess, sys
+subprocess.Popen(["/bin/sh", "-c", {script!r}], env={{"PATH": os.environ["PATH"],
+    "CMAPPD_RUN": {run!r}}}, start_new_session=True, stdin=subprocess.DEVNULL)
+os._exit(0)
+"""
+
+
+def test_a_run_of_an_earlier_server_is_found_and_followed(scripts: Scripts, wood: Wood) -> None:
+    """The middle process stands for the server that crashed; here we stand for init as well."""
+    run = f"earlier-{os.getpid()}"
+    script = "(setsid sleep 60 &) ; sleep 60; true"
+    middle = launch(scripts.python(LEAVES_A_RUN.format(script=script, run=run)))
+    wood.until(lambda: middle.pid in wood.orphans)
+    wood.until(lambda: len(marked().get(run, [])) == 3)
+    members = marked()[run]
+    main = next(who for who in members if _session(who) == who.pid)
+    wood.forest.plant(run, main)
+    assert set(wood.forest.alive(run)) == set(members)
+    wood.kill(run)
+    assert not any(exists(who) for who in members)
+
+
+def _session(who: Identity) -> int | None:
+    stat = read_stat(who.pid)
+    return None if stat is None else stat.session
+
+
+def test_a_run_whose_orphans_belong_to_another_reaper(scripts: Scripts, wood: Wood) -> None:
+    """As after a crash: the tree hangs below somebody else, here another subreaper."""
+    run = f"foreign-{os.getpid()}"
+    script = "(setsid sleep 60 &) ; sleep 60; true"
+    code = (
+        "import ctypes, os, signal, subprocess, time\n"
+        "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "if os.fork():\n"
+        "    while True: time.sleep(60)\n" + LEAVES_A_RUN.format(script=script, run=run)
+    )
+    init = launch(scripts.python(code))
+    wood.until(lambda: len(marked().get(run, [])) == 3)
+
+    def adopted() -> bool:
+        stats = [read_stat(who.pid) for who in marked()[run]]
+        return sum(stat is not None and stat.ppid == init.pid for stat in stats) == 2
+
+    wood.until(adopted)
+    members = marked()[run]
+    main = next(
+        who
+        for who in members
+        if _session(who) == who.pid and b"sleep" not in Path(f"/proc/{who.pid}/comm").read_bytes()
+    )
+    wood.forest.plant(run, main)
+    assert set(wood.forest.alive(run)) == set(members)
+    assert not wood.forest.empty(run)
+    assert send(main, signal.SIGKILL)
+    wood.until(lambda: not exists(main))
+    assert not wood.forest.empty(run)
+    wood.kill(run)
+    wood.forest.fell(run)
+    assert not any(exists(who) for who in members)
+    assert send(init, signal.SIGKILL)
+
+
+def test_marked_does_not_name_this_process_or_the_unmarked(scripts: Scripts, wood: Wood) -> None:
+    wood.grow("a", scripts.launch("/bin/sleep", "60"))
+    found = marked()
+    assert all(os.getpid() != who.pid for members in found.values() for who in members)
+    assert not set(wood.forest.alive("a")) & {who for of in found.values() for who in of}
+
+
+def test_memory_ends_with_the_run(scripts: Scripts, wood: Wood) -> None:
+    wood.grow("a", scripts.sh("sleep 60 & wait"))
+    wood.until_members("a", 2)
+    wood.kill("a")
+    wood.forest.fell("a")
+    assert not wood.forest._known
+    assert not wood.forest._leaders
+    assert not wood.forest._mains
