@@ -1,0 +1,198 @@
+"""Connections: bytes to and from a peer, by TLS or by the control socket.
+
+An unauthenticated peer costs a socket and a TLS state, for ten seconds at most, and there is
+a bound on how many there are: the oldest is cut for the next one. A peer that does not read
+what it is sent is cut when that exceeds a bound, one that says nothing when its time is over.
+"""
+
+import asyncio
+import socket
+import ssl
+import struct
+import time
+from typing import cast
+
+from cmappd.core.session import Identity
+from cmappd.errors import TlsError
+from cmappd.server.peer import Office, Peer
+from cmappd.system.tls import TlsPipe, peer_name
+
+HANDSHAKE_TIMEOUT = 10.0  # seconds from the connection to the first word of a known peer
+IDLE_TIMEOUT = 90.0  # seconds; a manager polls every 30 s at the least
+MAX_UNKNOWN = 128  # connections without a known peer
+MAX_UNSENT = 2 * 1024 * 1024  # bytes that a peer has not read
+
+
+class Connections:
+    """All connections by TLS, so that those whose time is over can be cut."""
+
+    def __init__(self, office: Office) -> None:
+        self.office = office
+        self.context: ssl.SSLContext | None = None  # for the next ones
+        self._unknown: dict[ManagerConnection, float] = {}  # since when, the oldest first
+        self._known: set[ManagerConnection] = set()
+        self._complaints = 0
+
+    def opened(self, connection: "ManagerConnection") -> None:
+        """Count an unknown peer in; the oldest goes where there are too many."""
+        if len(self._unknown) >= MAX_UNKNOWN:
+            next(iter(self._unknown)).cut("too many connections are not authenticated")
+        self._unknown[connection] = time.monotonic()
+
+    def authenticated(self, connection: "ManagerConnection") -> None:
+        """It is known now who it is."""
+        self._unknown.pop(connection, None)
+        self._known.add(connection)
+
+    def closed(self, connection: "ManagerConnection") -> None:
+        """It is gone."""
+        self._unknown.pop(connection, None)
+        self._known.discard(connection)
+
+    def sweep(self) -> None:
+        """Cut those whose time is over. To be called every second or so."""
+        now = time.monotonic()
+        late = [one for one, since in self._unknown.items() if now - since > HANDSHAKE_TIMEOUT]
+        for connection in late:
+            connection.cut("no handshake in time")
+        for connection in [one for one in self._known if now - one.heard > IDLE_TIMEOUT]:
+            connection.cut("nothing was heard of it")
+        if self._complaints > 1:
+            self.office.world.log.warning("%d more connections refused", self._complaints - 1)
+        self._complaints = 0
+
+    def complain(self, text: str) -> None:
+        """Log a refused connection: one a sweep, so that nobody fills the log from outside."""
+        if self._complaints == 0:
+            self.office.world.log.warning("%s", text)
+        self._complaints += 1
+
+    def close(self) -> None:
+        """End all of them when what they were sent is on its way."""
+        for connection in (*self._unknown, *self._known):
+            connection.hang_up()
+
+
+class ManagerConnection(asyncio.Protocol):
+    """A TLS connection from its first byte; a peer once the handshake has shown who it is."""
+
+    __slots__ = ("_address", "_connections", "_peer", "_pipe", "_transport", "heard")
+
+    def __init__(self, connections: Connections) -> None:
+        assert connections.context is not None
+        self._connections = connections
+        self._pipe = TlsPipe(connections.context)
+        self._peer: Peer | None = None
+        self._address = ""
+        self.heard = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        sock = cast(socket.socket, transport.get_extra_info("socket"))
+        # A push must not wait for the acknowledgement of the one before: that took 40 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._address = _address(transport.get_extra_info("peername"))
+        self.heard = time.monotonic()
+        self._connections.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = time.monotonic()
+        try:
+            chunks = self._pipe.receive(data)
+            if self._peer is None and self._pipe.established:
+                self._greet(peer_name(self._pipe.ssl_object))
+        except TlsError as error:
+            self._flush()
+            self.cut(str(error))
+            return
+        self._flush()
+        for chunk in chunks:
+            if self._peer is not None:
+                self._peer.receive(chunk)
+        if self._pipe.closed:
+            self.hang_up()
+
+    def _greet(self, name: str) -> None:
+        self._connections.authenticated(self)
+        identity = Identity(name, administrator=False)
+        self._peer = Peer(self._connections.office, identity, self._write, self.hang_up)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        try:
+            self._pipe.send(data)
+        except TlsError as error:
+            self.cut(str(error))
+            return
+        self._flush()
+        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+            self.cut("it does not read what it is sent")
+
+    def _flush(self) -> None:
+        data = self._pipe.outgoing()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def hang_up(self) -> None:
+        """End the connection when what was sent is on its way."""
+        if not self._transport.is_closing():
+            self._pipe.close()
+            self._flush()
+            self._transport.close()
+
+    def cut(self, why: str) -> None:
+        """End the connection at once, whatever was not sent yet."""
+        name = f"{self._peer.name} at {self._address}" if self._peer else self._address
+        self._connections.complain(f"{name}: disconnected: {why}")
+        self._connections.closed(self)
+        self._transport.close() if self._peer is None else self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.closed(self)
+        if self._peer is not None:
+            self._peer.parted()
+
+
+class ControlConnection(asyncio.Protocol):
+    """A connection by the control socket; the kernel says whose it is."""
+
+    def __init__(self, office: Office, owner: int) -> None:
+        self._office = office
+        self._owner = owner  # the uid that may come, beside root
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        uid = _peer_uid(cast(socket.socket, transport.get_extra_info("socket")))
+        if uid not in (0, self._owner):
+            self._office.world.log.warning("control socket: uid %d is refused", uid)
+            self._transport.abort()
+        identity = Identity(f"uid {uid}", administrator=True)
+        self._peer = Peer(self._office, identity, self._write, self._transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        self._peer.receive(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.write(data)
+        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._peer.parted()
+
+
+def _peer_uid(sock: socket.socket) -> int:
+    """The uid of the process that has connected (unix(7), SO_PEERCRED)."""
+    size = struct.calcsize("3i")
+    _pid, uid, _gid = struct.unpack(
+        "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    )
+    return int(uid)
+
+
+def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> str:
+    host, port = name[0], name[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,118 @@
+"""Whose an application is, and which results wait to be delivered to whom."""
+
+from typing import Protocol
+
+from cmappd.core.lifecycle import App
+from cmappd.core.messages import Claim, Ended, Message, Refused
+from cmappd.core.ownership import Owner, may_claim
+
+# Results that a manager may still ask for when its link comes back.
+KEPT_RESULTS = 8
+
+
+class Link(Protocol):
+    """A connected peer, as an application sees it."""
+
+    @property
+    def name(self) -> str:
+        """Who it is, by its certificate or its uid."""
+
+    @property
+    def instance(self) -> str:
+        """Which process it is: random, and its own."""
+
+    @property
+    def administrator(self) -> bool:
+        """Whether it came by the control socket."""
+
+    def send(self, message: Message) -> None:
+        """Send it a message; never blocks."""
+
+    def hang_up(self) -> None:
+        """End the connection when what was sent is on its way."""
+
+
+class Custody:
+    """The owner of one application, its link while it is connected, and its results."""
+
+    __slots__ = ("_concluded", "link", "owner", "undelivered")
+
+    def __init__(self) -> None:
+        self.owner: Owner | None = None
+        self.link: Link | None = None
+        # The result that the owner, or the next manager of its name, has not acknowledged.
+        self.undelivered: Ended | None = None
+        self._concluded: tuple[Ended, ...] = ()
+
+    def claim(
+        self, link: Link, claim: Claim, app: App, lease: float, now: float
+    ) -> Refused | Ended | None:
+        """Make the link's manager the owner. A refusal, or a result to give, or None."""
+        takeover = claim.takeover
+        if not may_claim(self.owner, link.name, link.instance, now, lease, takeover=takeover):
+            return Refused(claim.seq, "busy", self._busy(app.name))
+        result = self._result_for(link, claim.run)
+        if result is None and claim.run is not None and not _is_ours(claim.run, app):
+            text = f"run {claim.run} of '{app.name}' is not known to this cmappserver"
+            return Refused(claim.seq, "unknown-status", text)
+        self._dismiss(link, app.name)
+        self.owner = Owner(link.name, link.instance, now)
+        self.link = link
+        self.undelivered = result
+        return result
+
+    def _result_for(self, link: Link, run: str | None) -> Ended | None:
+        """A fresh manager gets what its name has not acknowledged, a returning one its run's."""
+        if run is not None:
+            return next((one for one in self._concluded if one.outcome.run == run), None)
+        if self.owner is not None and self.owner.name == link.name:
+            return self.undelivered
+        return None
+
+    def _dismiss(self, link: Link, app: str) -> None:
+        if self.link is None or self.link is link:
+            return
+        if self.link.instance != link.instance:
+            self.link.send(Refused(0, "busy", f"'{app}' was taken over by {link.name}"))
+        self.link.hang_up()
+
+    def _busy(self, app: str) -> str:
+        assert self.owner is not None
+        state = "connected" if self.owner.connected else "not connected, its lease not over"
+        return f"'{app}' is owned by {self.owner.name} ({state})"
+
+    def heard(self, link: Link, now: float) -> None:
+        """Note a word from a link; the owner's renews its lease."""
+        if self.owner is not None and link is self.link:
+            self.owner = self.owner.refreshed(now)
+
+    def lost(self, link: Link) -> None:
+        """Note the end of a link."""
+        if link is self.link:
+            self.link = None
+            if self.owner is not None:
+                self.owner = self.owner.disconnected()
+
+    def release(self) -> None:
+        """Nobody owns it from here on."""
+        self.owner = None
+        self.link = None
+        self.undelivered = None
+
+    def conclude(self, result: Ended) -> None:
+        """Keep the result of an application that came to rest, and give it to its owner."""
+        self._concluded = (*self._concluded, result)[-KEPT_RESULTS:]
+        if self.owner is None:
+            return
+        self.undelivered = result
+        if self.link is not None:
+            self.link.send(result)
+
+    def acknowledge(self, run: str) -> None:
+        """The owner has written the result down; with that its ownership has ended."""
+        if self.undelivered is not None and self.undelivered.outcome.run == run:
+            self.release()
+
+
+def _is_ours(run: str, app: App) -> bool:
+    return run.startswith(f"{app.name}.{app.epoch}.")

@@ -1,0 +1,93 @@
+"""Where cmappserver listens: TCP addresses after the configuration, and the control socket."""
+
+import asyncio
+import contextlib
+import os
+import time
+
+from cmappd.core.config import Tls
+from cmappd.core.plan import Config
+from cmappd.core.values import Address
+from cmappd.errors import CmappdError, ConfigError
+from cmappd.server.connections import Connections, ControlConnection, ManagerConnection
+from cmappd.server.peer import Office
+from cmappd.system import files, tls
+
+BACKLOG = 1024
+EXPIRY_WARNING = 30 * 24 * 3600.0  # seconds before the end of a certificate
+
+
+class Listeners:
+    """The listening sockets, which follow the configuration."""
+
+    def __init__(self, office: Office, connections: Connections) -> None:
+        self._office = office
+        self._connections = connections
+        self._servers: dict[Address, asyncio.Server] = {}
+        self._control: asyncio.Server | None = None
+        self._path = ""
+
+    async def serve(self, config: Config) -> list[str]:
+        """Follow the configuration as far as possible; gives the problems, a line each."""
+        problems = self._use_certificates(config.tls)
+        wanted = set(config.server.listen) if self._connections.context is not None else set()
+        for gone in self._servers.keys() - wanted:
+            self._servers.pop(gone).close()
+        for address in sorted(wanted - self._servers.keys()):
+            try:
+                self._servers[address] = await self._listen(address)
+            except OSError as error:
+                problems.append(f"cannot listen on {address}: {error.strerror or error}")
+        return problems
+
+    def _use_certificates(self, section: Tls | None) -> list[str]:
+        """New connections get the certificates as they are now; the old ones keep theirs."""
+        if section is None:
+            self._connections.context = None
+            return []
+        try:
+            files.check_trusted(section.key)
+            files.check_private(section.key)
+            context = tls.server_context(section.certificate, section.key, section.ca, section.crl)
+            left = tls.expiry(section.certificate) - time.time()
+        except CmappdError as error:
+            return [str(error)]
+        self._connections.context = context
+        if left < EXPIRY_WARNING:
+            days = left / 86400
+            self._office.world.log.warning(
+                "certificate %s: valid for %.0f more days", section.certificate, days
+            )
+        return []
+
+    async def _listen(self, address: Address) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(
+            lambda: ManagerConnection(self._connections),
+            address.host,
+            address.port,
+            backlog=BACKLOG,
+        )
+
+    async def open_control(self, path: str) -> None:
+        """Listen on the control socket. Raises ConfigError."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # the lock on the state directory says that nobody uses it
+        mask = os.umask(0o177)
+        try:
+            self._control = await asyncio.get_running_loop().create_unix_server(
+                lambda: ControlConnection(self._office, os.geteuid()), path, backlog=BACKLOG
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {path}: {error.strerror or error}") from error
+        finally:
+            os.umask(mask)
+        self._path = path
+
+    def close(self) -> None:
+        """Listen no more."""
+        for server in self._servers.values():
+            server.close()
+        if self._control is not None:
+            self._control.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)

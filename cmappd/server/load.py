@@ -1,0 +1,57 @@
+"""The configuration from the files: read, checked, and settled against what is in force."""
+
+from cmappd.core.config import Parsed, Problem, Source, includes, parse
+from cmappd.core.plan import Config, settle
+from cmappd.errors import ConfigError
+from cmappd.system import files
+
+
+class Loader:
+    """Reads one configuration again and again; the last good one stays in force."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._parsed: Parsed | None = None
+        self._config: Config | None = None
+        self._files: tuple[str, ...] = ()
+        self._patterns: tuple[str, ...] = ()
+
+    def load(self) -> Config:
+        """What is in force now, with its problems.
+
+        Raises ConfigError, with a line for each problem, when nothing good was ever loaded.
+        """
+        sources, failures = self._read()
+        self._parsed = parse(sources, failures, self._parsed)
+        self._config = settle(self._config, self._parsed)
+        return self._config
+
+    def _read(self) -> tuple[list[Source], list[Problem]]:
+        """The main file and what it includes, and a problem for each that cannot be read."""
+        sources: list[Source] = []
+        failures: list[Problem] = []
+        _read_one(self.path, sources, failures)
+        # While the main file cannot be read, it still includes what it last did.
+        self._patterns = includes(sources[0]) if sources else self._patterns
+        included = files.expand(self._patterns)
+        for path in included:
+            _read_one(path, sources, failures)
+        self._files = (self.path, *included)
+        return sources, failures
+
+    def watched(self) -> tuple[str, ...]:
+        """The files that were read and the patterns that gave them."""
+        return (*self._files, *self._patterns)
+
+
+def _read_one(path: str, sources: list[Source], failures: list[Problem]) -> None:
+    try:
+        files.check_trusted(path)
+        sources.append(Source(path, files.read_text(path)))
+    except ConfigError as error:
+        failures.append(Problem(path, None, "", str(error)))
+
+
+def load(path: str) -> Config:
+    """The configuration of one file and its includes, for checking. Raises ConfigError."""
+    return Loader(path).load()

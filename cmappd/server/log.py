@@ -1,0 +1,50 @@
+"""The server's own log: a line for each thing that happened, on standard error."""
+
+import json
+import logging
+import sys
+import time
+
+LOGGER = "cmappd"
+
+
+class _Text(logging.Formatter):
+    """ "2026-11-22 11:40:01 info oracle: running (run …)"; the level in small letters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        return f"{stamp} {record.levelname.lower()} {_message(self, record)}"
+
+
+class _Json(logging.Formatter):
+    """One JSON object a line: time (RFC 3339, UTC), level, message, and app where it is one's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "message": _message(self, record),
+        }
+        app = getattr(record, "app", None)
+        return json.dumps(line | ({"app": app} if app is not None else {}))
+
+
+def _message(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    if record.exc_info:
+        text = f"{text}\n{formatter.formatException(record.exc_info)}"
+    return text
+
+
+def set_up(log_format: str) -> logging.Logger:
+    """The server's logger, writing in the given format: "text" or "json"."""
+    logger = logging.getLogger(LOGGER)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if log_format == "json" else _Text())
+    logger.handlers[:] = [handler]
+    # A log that cannot be written is no reason to end, nor to fill it with tracebacks.
+    logging.raiseExceptions = False
+    return logger

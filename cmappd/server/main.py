@@ -1,0 +1,197 @@
+"""cmappserver: reads the configuration, supervises, serves, and ends in order."""
+
+import argparse
+import asyncio
+import logging
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+from typing import Any
+
+from cmappd import __version__
+from cmappd.core.plan import Config
+from cmappd.errors import CmappdError, ConfigError
+from cmappd.server import log
+from cmappd.server.connections import Connections
+from cmappd.server.leftovers import find_leftovers
+from cmappd.server.listeners import Listeners
+from cmappd.server.load import Loader
+from cmappd.server.peer import Office
+from cmappd.server.registry import Registry
+from cmappd.server.reload import Reloader
+from cmappd.server.world import World
+from cmappd.system import files
+from cmappd.system.notify import notify
+from cmappd.system.process import become_subreaper
+from cmappd.system.tree import Forest, snapshot
+from cmappd.system.watch import Watcher
+
+DEFAULT_CONFIG = "/etc/cmappd/cmappserver.toml"
+EX_CONFIG = 78  # sysexits.h: something was found in an unconfigured or misconfigured state
+SWEEP_INTERVAL = 2.0  # seconds between two looks for connections whose time is over
+OBSERVE_EVERY = 15  # sweeps between two looks at who belongs to which tree
+
+
+def main() -> None:
+    """The program."""
+    options = _parse(sys.argv[1:])
+    try:
+        loader = Loader(os.path.abspath(options.config))
+        config = loader.load()
+        asyncio.run(_serve(loader, config))
+    except ConfigError as error:
+        print(f"cmappserver: {error}", file=sys.stderr)
+        sys.exit(EX_CONFIG)
+    except CmappdError as error:
+        print(f"cmappserver: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="cmappserver", description="Supervise the applications of this guest."
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}"
+    )
+    parser.add_argument("--version", action="version", version=f"cmappserver {__version__}")
+    return parser.parse_args(arguments)
+
+
+async def _serve(loader: Loader, config: Config) -> None:
+    world, control = _prepare(config)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: _complain(world.log, context))
+    world.reaper.attach(loop)
+    registry = Registry(world, config)
+    reloader = Reloader(world, loader, registry)
+    office = Office(world, registry, reloader)
+    connections = Connections(office)
+    listeners = Listeners(office, connections)
+    reloader.serve = listeners.serve
+    # Before anything is launched: what is running then is stopped in order, too.
+    ended = _signals(loop, registry, reloader)
+    watcher = Watcher(loader.watched(), lambda text: world.log.warning("%s", text))
+    try:
+        await listeners.open_control(control)
+        problems = [str(problem) for problem in config.problems] + await listeners.serve(config)
+        for problem in problems:
+            world.log.error("configuration: %s", problem)
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(_follow(watcher, loader, reloader)),
+                tasks.create_task(_keep_house(world, connections)),
+            ]
+            world.log.info("cmappserver %s is ready, pid %d", __version__, os.getpid())
+            notify("READY=1")
+            await ended.wait()
+            await _end(world, registry, connections, listeners)
+            for task in background:
+                task.cancel()
+    finally:
+        listeners.close()
+        await registry.close()
+        await watcher.close()
+        world.reaper.detach(loop)
+
+
+# The start ---------------------------------------------------------------------------
+
+
+def _prepare(config: Config) -> tuple[World, str]:
+    """The ground to stand on, and the path of the control socket. Raises CmappdError."""
+    logger = log.set_up(config.server.log_format)
+    paths = files.default_paths(os.geteuid() == 0, os.environ)
+    state = config.server.state_directory or paths.state_directory
+    files.private_directory(state)
+    files.lock(os.path.join(state, "lock"))
+    os.makedirs(paths.log_directory, mode=0o750, exist_ok=True)
+    become_subreaper()
+    _allow_many_files()
+    epoch = secrets.token_hex(4)
+    world = World(
+        guest=socket.gethostname(),
+        boot_id=_boot_id(),
+        epoch=epoch,
+        state_directory=state,
+        log_directory=paths.log_directory,
+        forest=Forest(),
+        log=logger,
+        leftovers=find_leftovers(state, epoch),
+    )
+    for app, members in world.leftovers.items():
+        pids = " ".join(str(member.pid) for member in members)
+        logger.warning("%s: processes of an earlier cmappserver still run: pid %s", app, pids)
+    return world, config.server.control or os.path.join(state, "control.sock")
+
+
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _allow_many_files() -> None:
+    """An application takes three descriptors, and its manager one."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _complain(logger: logging.Logger, context: dict[str, Any]) -> None:
+    """What asyncio itself could not handle: a line, and the traceback of a defect."""
+    error = context.get("exception")
+    defect = None if error is None or isinstance(error, OSError) else error
+    logger.error("%s: %s", context["message"], error, exc_info=defect)
+
+
+# While it runs -----------------------------------------------------------------------
+
+
+async def _follow(watcher: Watcher, loader: Loader, reloader: Reloader) -> None:
+    """Reload when the files have changed."""
+    async for _ in watcher.changes():
+        await reloader.reload()
+        watcher.update(loader.watched())
+
+
+async def _keep_house(world: World, connections: Connections) -> None:
+    sweeps = 0
+    while True:
+        await asyncio.sleep(SWEEP_INTERVAL)
+        connections.sweep()
+        sweeps += 1
+        if sweeps % OBSERVE_EVERY == 0:
+            world.forest.observe(snapshot())
+
+
+def _signals(
+    loop: asyncio.AbstractEventLoop, registry: Registry, reloader: Reloader
+) -> asyncio.Event:
+    """SIGTERM and SIGINT end in order, a second one kills, SIGHUP reloads."""
+    ended = asyncio.Event()
+
+    def end() -> None:
+        if ended.is_set():
+            registry.kill()
+        ended.set()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+    loop.add_signal_handler(signal.SIGINT, end)
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloader.ask(0, lambda _reply: None))
+    return ended
+
+
+# The end -----------------------------------------------------------------------------
+
+
+async def _end(
+    world: World, registry: Registry, connections: Connections, listeners: Listeners
+) -> None:
+    world.log.info("ending: all applications are being stopped")
+    notify("STOPPING=1")
+    await registry.stop()
+    listeners.close()
+    connections.close()
+    world.log.info("all applications are stopped; cmappserver ends")

@@ -1,0 +1,212 @@
+"""One peer's conversation: what it says is checked, and taken to where it belongs."""
+
+from collections.abc import Callable
+
+from cmappd import __version__
+from cmappd.core import wire
+from cmappd.core.messages import (
+    Ack,
+    AppStatus,
+    Claim,
+    Done,
+    Hello,
+    Logs,
+    Message,
+    Poll,
+    Refused,
+    Release,
+    Reload,
+    Request,
+    Restart,
+    Start,
+    State,
+    Status,
+    Stop,
+    Text,
+    Welcome,
+)
+from cmappd.core.session import Identity, Session
+from cmappd.errors import ProtocolError
+from cmappd.server.registry import Registry
+from cmappd.server.reload import Reloader
+from cmappd.server.supervisor import Parted, Said, Supervisor
+from cmappd.server.world import World
+
+# A piece of a log; in JSON no character takes more than six bytes.
+TEXT_SIZE = 8 * 1024
+LOG_SIZE = 1024 * 1024
+
+
+class Office:
+    """What every peer is served with."""
+
+    __slots__ = ("registry", "reloader", "world")
+
+    def __init__(self, world: World, registry: Registry, reloader: Reloader) -> None:
+        self.world = world
+        self.registry = registry
+        self.reloader = reloader
+
+
+class Peer:
+    """The server's end of one conversation, whatever carries its bytes.
+
+    ``write`` takes bytes to be sent and never blocks; ``close`` ends the connection when they
+    are on their way.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_close",
+        "_identity",
+        "_office",
+        "_owned",
+        "_receiver",
+        "_session",
+        "_write",
+        "instance",
+    )
+
+    def __init__(
+        self,
+        office: Office,
+        identity: Identity,
+        write: Callable[[bytes], None],
+        close: Callable[[], None],
+    ) -> None:
+        self._office = office
+        self._identity = identity
+        self._write = write
+        self._close = close
+        self._session = Session()
+        self._receiver = wire.requests()
+        self._owned: Supervisor | None = None  # of the application it has claimed
+        self._asked: set[Supervisor] = set()  # who must hear when the connection ends
+        self.instance = ""
+
+    @property
+    def name(self) -> str:
+        """Who it is."""
+        return self._identity.name
+
+    @property
+    def administrator(self) -> bool:
+        """Whether it came by the control socket."""
+        return self._identity.administrator
+
+    def send(self, *messages: Message) -> None:
+        """Send the peer messages."""
+        for message in messages:
+            self._session.sent(message)
+        self._write(b"".join(map(wire.encode, messages)))
+
+    def hang_up(self) -> None:
+        """End the connection when what was sent is on its way."""
+        self._close()
+
+    def parted(self) -> None:
+        """The connection has ended."""
+        for supervisor in self._asked:
+            supervisor.post(Parted(self))
+
+    def receive(self, data: bytes) -> None:
+        """Take what the peer has sent; a peer that breaks the rules is told so and cut."""
+        try:
+            for message in self._receiver.receive(data):
+                self._session.received(message)
+                self._serve(message)
+        except ProtocolError as error:
+            self._office.world.log.warning("%s: %s; disconnected", self.name, error)
+            self._write(wire.encode(Refused(0, "protocol", str(error))))
+            self.hang_up()
+
+    def _serve(self, message: Request) -> None:
+        if not self._identity.may_say(message):
+            kind = type(message).__name__.lower()
+            self.send(Refused(message.seq, "denied", f"{self.name} may not ask for '{kind}'"))
+            return
+        match message:
+            case Hello(seq, _software, instance):
+                self.instance = instance
+                world = self._office.world
+                self.send(Welcome(seq, __version__, world.guest, world.boot_id, world.epoch))
+            case Status():
+                self._status(message)
+            case Reload(seq):
+                self._office.reloader.ask(seq, self.send)
+            case Logs():
+                self._logs(message)
+            case Claim() | Stop() | Start() | Restart():
+                self._ask(message)
+            case Poll() | Ack() | Release():
+                assert self._owned is not None  # the session's table sees to that
+                self._owned.post(Said(self, message))
+
+    # One application -----------------------------------------------------------------
+
+    def _ask(self, message: Claim | Stop | Start | Restart) -> None:
+        refusal = self._refusal(message)
+        if refusal is not None:
+            self.send(refusal)
+            return
+        supervisor = self._office.registry.find(message.app)
+        assert supervisor is not None
+        if isinstance(message, Claim):
+            self._owned = supervisor
+        self._asked.add(supervisor)
+        supervisor.post(Said(self, message))
+
+    def _refusal(self, message: Claim | Stop | Start | Restart) -> Refused | None:
+        app, seq, registry = message.app, message.seq, self._office.registry
+        if not self._may_drive(app):
+            return Refused(seq, "denied", f"{self.name} may not drive '{app}' in this guest")
+        supervisor = registry.find(app)
+        if supervisor is None or (supervisor.app.removed and supervisor.at_rest):
+            problem = registry.problem(app)
+            if problem:
+                return Refused(seq, "not-started", f"the definition of '{app}' is bad: {problem}")
+            return Refused(seq, "unknown-app", f"there is no application '{app}' in this guest")
+        if self._office.world.ending and not isinstance(message, Stop):
+            return Refused(seq, "operator", "cmappserver has been told to end")
+        return None
+
+    def _may_drive(self, app: str) -> bool:
+        if self.administrator:
+            return True
+        manager = self._office.registry.config.managers.get(self.name)
+        return manager is not None and manager.allows(app)
+
+    # Many ----------------------------------------------------------------------------
+
+    def _status(self, message: Status) -> None:
+        registry, world = self._office.registry, self._office.world
+        statuses = [one.status() for one in registry.supervisors()] + registry.refused()
+        shown = [one for one in statuses if self._may_see(one, message.apps)]
+        missing = sorted(set(message.apps) - {one.app for one in shown})
+        if missing:
+            names = ", ".join(f"'{name}'" for name in missing)
+            reason = "unknown-app" if all(map(self._may_drive, missing)) else "denied"
+            self.send(Refused(message.seq, reason, f"there is no application {names} to be seen"))
+            return
+        states = [State(message.seq, one, world.boot_id, world.epoch) for one in shown]
+        self.send(*states, Done(message.seq, self._problems()))
+
+    def _may_see(self, status: AppStatus, wanted: tuple[str, ...]) -> bool:
+        return (not wanted or status.app in wanted) and self._may_drive(status.app)
+
+    def _problems(self) -> str:
+        """The problems of the configuration that belong to no application; for the guest only."""
+        if not self.administrator:
+            return ""
+        config = self._office.registry.config
+        return "\n".join(str(one) for one in config.problems if one.app is None)[:TEXT_SIZE]
+
+    def _logs(self, message: Logs) -> None:
+        supervisor = self._office.registry.find(message.app)
+        if supervisor is None:
+            text = f"there is no application '{message.app}' in this guest"
+            self.send(Refused(message.seq, "unknown-app", text))
+            return
+        text = supervisor.runner.log_tail(message.lines, LOG_SIZE)
+        pieces = [text[at : at + TEXT_SIZE] for at in range(0, len(text), TEXT_SIZE)]
+        self.send(*(Text(message.seq, piece) for piece in pieces), Done(message.seq))

@@ -1,0 +1,119 @@
+"""All applications of this guest, each with its supervisor, after the configuration."""
+
+import asyncio
+from collections.abc import Iterator
+
+from cmappd.core.config import Application
+from cmappd.core.events import Define, Kill, Remove, Restart, Start, Stop
+from cmappd.core.messages import AppStatus
+from cmappd.core.plan import Config, Plan, compare
+from cmappd.core.state import Cause, Goal, Phase
+from cmappd.server.supervisor import Mended, Supervisor
+from cmappd.server.world import World
+
+DELIVERY_TIMEOUT = 5.0  # seconds for managers to acknowledge results when we end
+
+
+class Registry:
+    """Finds applications by name, and follows the configuration."""
+
+    def __init__(self, world: World, config: Config) -> None:
+        self._world = world
+        self._supervisors: dict[str, Supervisor] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.config = config
+        for name, definition in config.apps.items():
+            self._add(name, definition)
+        self._spread_problems()
+
+    # Finding -------------------------------------------------------------------------
+
+    def find(self, name: str) -> Supervisor | None:
+        """The supervisor of an application; None if there is none of that name."""
+        return self._supervisors.get(name)
+
+    def supervisors(self) -> Iterator[Supervisor]:
+        """All of them, by name."""
+        return (self._supervisors[name] for name in sorted(self._supervisors))
+
+    def problem(self, name: str) -> str:
+        """Why the stanza of an application is not in force; empty when it is."""
+        return self.config.problem_of(name) or ""
+
+    def refused(self) -> list[AppStatus]:
+        """A status for each application whose stanza never was good."""
+        names = {problem.app for problem in self.config.problems if problem.app is not None}
+        return [
+            AppStatus(name, Goal.DOWN, Phase.STOPPED, problem=self.problem(name))
+            for name in sorted(names - self._supervisors.keys())
+        ]
+
+    # The configuration ---------------------------------------------------------------
+
+    def apply(self, config: Config) -> Plan:
+        """Put a new configuration in force, touching nothing that has not changed."""
+        plan = compare(self.config, config)
+        self.config = config
+        for name in plan.added:
+            self._add(name, config.apps[name])
+        for name, change in plan.changed.items():
+            self._change(self._supervisors[name], config.apps[name], bool(change.launch))
+        for name in plan.removed:
+            self._supervisors[name].post(Remove())
+        self._spread_problems()
+        return plan
+
+    def _add(self, name: str, definition: Application) -> None:
+        supervisor = self._supervisors.get(name)
+        if supervisor is not None:  # it was removed, and has not left yet
+            supervisor.post(Define(definition))
+            return
+        supervisor = Supervisor(self._world, name, definition)
+        self._supervisors[name] = supervisor
+        task = asyncio.create_task(self._supervise(supervisor), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if definition.autostart and not self._world.ending:
+            supervisor.post(Start())
+
+    async def _supervise(self, supervisor: Supervisor) -> None:
+        await supervisor.live()
+        del self._supervisors[supervisor.app.name]
+
+    def _change(self, supervisor: Supervisor, definition: Application, launch: bool) -> None:
+        supervisor.post(Define(definition))
+        if launch and definition.reload == "restart" and supervisor.app.goal is Goal.UP:
+            supervisor.post(Restart(Cause.RELOAD))
+
+    def _spread_problems(self) -> None:
+        for name, supervisor in self._supervisors.items():
+            problem = self.problem(name)
+            if problem != supervisor.problem:
+                supervisor.post(Mended(problem))
+
+    # The end -------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Stop all applications in order, and return when every tree is gone.
+
+        Managers that are connected then have some time to acknowledge their results.
+        """
+        self._world.ending = True
+        for supervisor in self._supervisors.values():
+            supervisor.post(Stop(Cause.SHUTDOWN))
+        while self._tasks:
+            await asyncio.wait(self._tasks, timeout=DELIVERY_TIMEOUT)
+            if all(supervisor.at_rest for supervisor in self._supervisors.values()):
+                return
+
+    def kill(self) -> None:
+        """Kill all applications; ``stop`` returns the sooner."""
+        for supervisor in self._supervisors.values():
+            supervisor.post(Kill(Cause.SHUTDOWN))
+
+    async def close(self) -> None:
+        """End the supervisors' tasks."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

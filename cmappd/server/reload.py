@@ -1,0 +1,98 @@
+"""Hot reload: the files are read again, and what they say is put in force."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from cmappd.core.messages import Done, Refused
+from cmappd.core.plan import Change, Config, Plan
+from cmappd.server.load import Loader
+from cmappd.server.registry import Registry
+from cmappd.server.world import World
+
+Tell = Callable[[Done | Refused], None]
+# Problems of one reload that go over the wire; the log has them all.
+PROBLEMS_SHOWN = 50
+
+
+class Reloader:
+    """Reloads, one at a time, whoever asks."""
+
+    def __init__(self, world: World, loader: Loader, registry: Registry) -> None:
+        self._world = world
+        self._loader = loader
+        self._registry = registry
+        # Puts in force what is no application's, the listeners and the certificates, and gives
+        # the problems with that; set when there is something to serve with.
+        self.serve: Callable[[Config], Awaitable[list[str]]] = _serve_nothing
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._shown: list[str] = []
+
+    def ask(self, seq: int, tell: Tell) -> None:
+        """Reload, and tell the outcome as the answer to request ``seq``."""
+        task = asyncio.create_task(self._reload_for(seq, tell))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reload_for(self, seq: int, tell: Tell) -> None:
+        summary, problems = await self.reload()
+        if problems:
+            shown = problems[:PROBLEMS_SHOWN]
+            tell(Refused(seq, "usage", "\n".join([*shown, f"otherwise: {summary}"])))
+        else:
+            tell(Done(seq, summary))
+
+    async def reload(self) -> tuple[str, list[str]]:
+        """What has changed, in a sentence, and what is wrong with the files."""
+        async with self._lock:
+            # In a thread: reading a thousand stanzas may not hold up the supervision.
+            config = await asyncio.to_thread(self._loader.load)
+            plan = self._registry.apply(config)
+            problems = [str(problem) for problem in config.problems] + await self.serve(config)
+            summary = summarize(plan)
+            self._log(summary, problems)
+            return summary, problems
+
+    def _log(self, summary: str, problems: list[str]) -> None:
+        log = self._world.log
+        if summary != NOTHING:
+            log.info("configuration reloaded: %s", summary)
+        if problems != self._shown:
+            for problem in problems:
+                log.error("configuration: %s", problem)
+            if not problems:
+                log.info("configuration: all problems are mended")
+        self._shown = problems
+
+
+async def _serve_nothing(_config: Config) -> list[str]:
+    return []
+
+
+NOTHING = "nothing has changed"
+
+
+def summarize(plan: Plan) -> str:
+    """What a reload has changed: "changed: oracle (restart; at its next launch: command)"."""
+    parts = []
+    if plan.added:
+        parts.append(f"added: {', '.join(plan.added)}")
+    if plan.changed:
+        changes = [f"{name} ({_keys(change)})" for name, change in plan.changed.items()]
+        parts.append(f"changed: {', '.join(changes)}")
+    if plan.removed:
+        parts.append(f"removed: {', '.join(plan.removed)}")
+    sections = {
+        "[server]": plan.server_changed,
+        "[tls]": plan.tls_changed,
+        "[managers]": plan.managers_changed,
+    }
+    parts += [f"{name} changed" for name, changed in sections.items() if changed]
+    return "; ".join(parts) or NOTHING
+
+
+def _keys(change: Change) -> str:
+    parts = [", ".join(sorted(change.live))] if change.live else []
+    if change.launch:
+        parts.append(f"at its next launch: {', '.join(sorted(change.launch))}")
+    return "; ".join(parts)

@@ -1,0 +1,184 @@
+"""Carries out what the lifecycle decides, for one application: launch, signal, check."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+from cmappd.core.config import Application
+from cmappd.core.events import Checked, Event, Exited, Gone, Launched, NotLaunched
+from cmappd.core.state import ExitStatus
+from cmappd.errors import CmappdError, LaunchError
+from cmappd.server.environment import environment_of
+from cmappd.server.world import World
+from cmappd.system import users
+from cmappd.system.logs import Capture, LogFile
+from cmappd.system.probe import probe
+from cmappd.system.process import Identity, Launch, launch, send
+
+TAIL_LINES = 20
+TAIL_BYTES = 8 * 1024
+
+
+class Runner:
+    """The processes and the log of one application. What comes of an action is posted."""
+
+    __slots__ = ("_capture", "_check", "_log", "_main", "_name", "_post", "_world", "health_output")
+
+    def __init__(self, world: World, name: str, post: Callable[[Event], None]) -> None:
+        self._world = world
+        self._name = name
+        self._post = post
+        self._main: Identity | None = None  # while the main process lives
+        self._log: LogFile | None = None
+        self._capture: Capture | None = None
+        self._check: asyncio.Task[None] | None = None
+        self.health_output = ""
+
+    # Launch --------------------------------------------------------------------------
+
+    def spawn(self, run: str, definition: Application) -> None:
+        """Launch the command as this run, and post what came of it."""
+        self.health_output = ""
+        try:
+            self._refuse_leftovers()
+            self._main = self._launch(run, definition)
+        except (CmappdError, OSError) as error:
+            self._post(NotLaunched(run, str(error)))
+            return
+        self._world.forest.plant(run, self._main)
+        self._world.reaper.watch(self._main.pid, lambda status: self._ended(run, status))
+        self._post(Launched(run, self._main.pid))
+
+    def _refuse_leftovers(self) -> None:
+        """Never two: a tree that an earlier cmappserver left must be gone first."""
+        left = [one for one in self._world.leftovers.get(self._name, ()) if send(one, 0)]
+        if left:
+            self._world.leftovers[self._name] = left
+            pids = " ".join(str(one.pid) for one in left)
+            raise LaunchError(
+                "cannot start: processes of an earlier cmappserver still run; "
+                f"end them first (pid {pids})"
+            )
+        self._world.leftovers.pop(self._name, None)
+
+    def _launch(self, run: str, definition: Application) -> Identity:
+        output = self._open_log(definition).writer()
+        try:
+            return launch(self._spec(run, definition, definition.command, output))
+        finally:
+            os.close(output)
+
+    def _spec(
+        self, run: str, definition: Application, command: tuple[str, ...], output: int
+    ) -> Launch:
+        account = users.account(definition.user, definition.group, definition.supplementary_groups)
+        return Launch(
+            command=command,
+            directory=definition.directory,
+            environment=environment_of(self._name, run, definition.environment, account),
+            uid=account.uid if account else None,
+            gid=account.gid if account else None,
+            groups=account.groups if account else None,
+            umask=definition.umask,
+            output=output,
+        )
+
+    # Signals and the end -------------------------------------------------------------
+
+    def terminate(self, run: str, definition: Application, *, whole: bool) -> None:
+        """Send the stop signal to the main process, or to all of the tree."""
+        self._world.forest.signal(run, signal.Signals[definition.stop.signal], whole=whole)
+        self._look_again(run)
+
+    def destroy(self, run: str) -> None:
+        """Send SIGKILL to all of the tree."""
+        self._world.forest.signal(run, signal.SIGKILL, whole=True)
+        self._look_again(run)
+
+    def survivors(self, run: str) -> tuple[int, ...]:
+        """The pids of what is left of the tree."""
+        return tuple(one.pid for one in self._world.forest.alive(run))
+
+    def _ended(self, run: str, status: ExitStatus) -> None:
+        self._main = None
+        empty = self._world.forest.empty(run)
+        if empty:
+            self._over(run)
+        else:
+            self._world.lingering[run] = lambda: self._look_again(run)
+        self._post(Exited(run, status, empty))
+
+    def _look_again(self, run: str) -> None:
+        if run in self._world.lingering and self._world.forest.empty(run):
+            self._over(run)
+            self._post(Gone(run))
+
+    def _over(self, run: str) -> None:
+        self._world.lingering.pop(run, None)
+        self._world.forest.fell(run)
+
+    # Health --------------------------------------------------------------------------
+
+    def check(self, run: str, definition: Application) -> None:
+        """Start a health check; its end is posted."""
+        self._check = asyncio.create_task(self._run_check(run, definition))
+
+    async def _run_check(self, run: str, definition: Application) -> None:
+        assert definition.health is not None
+        health, own = definition.health, f"{run}/health"
+        try:
+            spec = self._spec(own, definition, health.command, output=-1)
+        except LaunchError as error:
+            self._post(Checked(run, False, str(error)))
+            return
+        world = self._world
+        result = await probe(spec, own, health.timeout, reaper=world.reaper, forest=world.forest)
+        self.health_output = result.output
+        self._post(Checked(run, result.passed, result.detail))
+
+    def cancel_check(self) -> None:
+        """End the health check that is under way, if any."""
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+
+    # Log -----------------------------------------------------------------------------
+
+    def _open_log(self, definition: Application) -> Capture:
+        if self._capture is None:
+            log = definition.log
+            self._log = LogFile(self._log_path(definition), log.max_size, log.backups)
+            fifo = os.path.join(self._world.state_directory, f"{self._name}.fifo")
+            self._capture = Capture(asyncio.get_running_loop(), fifo, self._log)
+        return self._capture
+
+    def _log_path(self, definition: Application) -> str:
+        return definition.log.path or os.path.join(self._world.log_directory, f"{self._name}.log")
+
+    def redefine(self, definition: Application) -> None:
+        """Use the live keys of a new definition."""
+        if self._log is not None:
+            log = definition.log
+            self._log.reconfigure(self._log_path(definition), log.max_size, log.backups)
+
+    def log_tail(self, lines: int = TAIL_LINES, limit: int = TAIL_BYTES) -> str:
+        """The last lines of the application's log, with what is still in the pipe."""
+        if self._capture is None or self._log is None:
+            return ""
+        self._capture.drain()
+        return self._log.tail(lines, limit)
+
+    @property
+    def log_problem(self) -> str:
+        """Why the log is not being written; empty when it is."""
+        return (self._log.problem or "") if self._log is not None else ""
+
+    def close(self) -> None:
+        """The application has left: close its log."""
+        self.cancel_check()
+        if self._capture is not None:
+            self._capture.drain()
+            self._capture.close(remove=True)
+        if self._log is not None:
+            self._log.close()

@@ -1,0 +1,340 @@
+"""One application: a task with an inbox, which alone changes it.
+
+The lifecycle decides, the runner acts, the custody says whose it is. Whatever happens, a
+word from a peer, the end of a process, a new definition, is an item in the inbox; while
+there is none, the task sleeps until the time itself brings an event.
+"""
+
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from cmappd.core import lifecycle, plan
+from cmappd.core.config import Application
+from cmappd.core.events import (
+    Action,
+    Check,
+    Conclude,
+    Define,
+    Destroy,
+    Event,
+    Kill,
+    Restart,
+    Spawn,
+    Start,
+    Stop,
+    Terminate,
+)
+from cmappd.core.lifecycle import App
+from cmappd.core.messages import (
+    Ack,
+    AppStatus,
+    Claim,
+    Done,
+    Ended,
+    Message,
+    Poll,
+    Refused,
+    Release,
+    State,
+)
+from cmappd.core.messages import Restart as AskRestart
+from cmappd.core.messages import Start as AskStart
+from cmappd.core.messages import Stop as AskStop
+from cmappd.core.ownership import Owner
+from cmappd.core.policy import verdict
+from cmappd.core.state import Cause, Goal, Phase
+from cmappd.server.custody import Custody, Link
+from cmappd.server.inbox import Inbox
+from cmappd.server.narration import how, narrate
+from cmappd.server.runner import Runner
+from cmappd.server.status import describe
+from cmappd.server.world import World
+
+REST = frozenset({Phase.STOPPED, Phase.FAILED})
+# Requests that may wait for one application at a time, from all peers together.
+MAX_WAITING = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A peer said something about this application."""
+
+    link: Link
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """A peer's connection has ended."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A request that is answered when the application has got there."""
+
+    link: Link
+    seq: int
+    down: bool  # it waits for the end; otherwise for readiness
+    but: str | None = None  # readiness of another run than this one
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What is wrong with the stanza in the files has changed; empty: nothing is."""
+
+    problem: str
+
+
+Item = Event | Said | Parted | Mended
+
+
+class Supervisor:
+    """Supervises one application from its first definition until it has left."""
+
+    __slots__ = (
+        "_inbox",
+        "_published",
+        "_waiting",
+        "_world",
+        "app",
+        "custody",
+        "launched_as",
+        "problem",
+        "runner",
+        "since",
+        "started",
+    )
+
+    def __init__(self, world: World, name: str, definition: Application) -> None:
+        self._world = world
+        self._inbox: Inbox[Item] = Inbox()
+        self._waiting: list[_Waiting] = []
+        self._published: tuple[object, ...] = ()
+        self.app = App(name, world.epoch, definition)
+        self.custody = Custody()
+        self.runner = Runner(world, name, self._inbox.post)
+        self.problem = ""  # why its stanza in the files is not the one in force
+        self.launched_as = ""  # the launch keys of the live run, as a hash
+        self.since = time.time()  # wall time of the last change of phase, for people
+        self.started: float | None = None  # wall time of the last launch, for people
+
+    def post(self, item: Item) -> None:
+        """Tell the application something; the task takes it in order."""
+        self._inbox.post(item)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing runs, and nothing will by itself."""
+        return self.app.phase in REST
+
+    # The task ------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """Supervise until the application may leave, and it and its result have gone."""
+        try:
+            while not self._has_left():
+                item = await self._inbox.take(self._wake())
+                self._handle(item)
+        finally:
+            self.runner.close()
+
+    def _has_left(self) -> bool:
+        if not self.at_rest:
+            return False
+        if self._world.ending and self.custody.link is None:
+            return True
+        leaving = self.app.removed or self._world.ending
+        return leaving and self.custody.undelivered is None
+
+    def _handle(self, item: Item | None) -> None:
+        try:
+            self._take(item)
+            self._let_time_pass()
+            self._publish()
+        except Exception:  # one application's trouble stays its own
+            self._world.log.exception("%s: cannot handle %r", self.app.name, item)
+
+    def _take(self, item: Item | None) -> None:
+        match item:
+            case None:
+                return
+            case Said(link, message):
+                self._hear(link, message)
+            case Parted(link):
+                self.custody.lost(link)
+                self._waiting = [one for one in self._waiting if one.link is not link]
+            case Mended(problem):
+                self.problem = problem
+            case Define(definition):
+                self._step(item)
+                self.runner.redefine(definition)
+            case _:
+                self._step(item)
+
+    def _wake(self) -> float | None:
+        wake, lease = lifecycle.wake(self.app), self._lease_end()
+        if wake is None or lease is None:
+            return lease if wake is None else wake
+        return min(wake, lease)
+
+    def _lease_end(self) -> float | None:
+        owner, rule = self.custody.owner, self.app.definition.manager
+        if owner is None or rule.on_lost != "stop" or self.app.goal is Goal.DOWN:
+            return None
+        return owner.expires(rule.lease)
+
+    def _let_time_pass(self) -> None:
+        now = time.monotonic()
+        while (event := lifecycle.due(self.app, now)) is not None:
+            self._step(event)
+        end = self._lease_end()
+        if end is not None and now >= end:
+            self.custody.release()
+            self._step(Stop(Cause.LEASE))
+
+    # Steps and actions ---------------------------------------------------------------
+
+    def _step(self, event: Event) -> None:
+        before, now = self.app, time.monotonic()
+        self.app, actions = lifecycle.step(self.app, event, now)
+        if self.app.phase is not before.phase:
+            self.since = time.time()
+        for line in narrate(before, self.app, now):
+            self._world.log.info("%s: %s", self.app.name, line, extra={"app": self.app.name})
+        if self.app.run is None or self.app.phase not in (Phase.STARTING, Phase.RUNNING):
+            self.runner.cancel_check()
+        for action in actions:
+            self._act(action)
+
+    def _act(self, action: Action) -> None:
+        definition = self.app.definition
+        match action:
+            case Spawn(run):
+                self.launched_as = plan.launch_hash(definition)
+                self.started = time.time()
+                self.runner.spawn(run, definition)
+            case Terminate(run, whole):
+                self.runner.terminate(run, definition, whole=whole)
+            case Destroy(run):
+                self.runner.destroy(run)
+            case Check(run):
+                self.runner.check(run, definition)
+            case Conclude(outcome):
+                texts = self.runner.health_output, self.runner.log_tail()
+                self.custody.conclude(Ended(0, self.app.name, outcome, *texts))
+
+    # Peers ---------------------------------------------------------------------------
+
+    def _hear(self, link: Link, message: Message) -> None:
+        now = time.monotonic()
+        self.custody.heard(link, now)
+        match message:
+            case Claim():
+                self._claim(link, message, now)
+            case Poll(seq):
+                link.send(self.state(seq))
+            case Ack(seq, run):
+                self.custody.acknowledge(run)
+                link.send(Done(seq))
+            case Release(seq):
+                if self.custody.link is link:
+                    self.custody.release()
+                    self._log_owner(f"{link.name} has released it; it runs on")
+                link.send(Done(seq))
+            case AskStop():
+                self._ask_stop(link, message, now)
+            case AskStart(seq):
+                self._ask(link, _Waiting(link, seq, down=False), Start())
+            case AskRestart(seq):
+                but = self.app.run.id if self.app.run is not None else None
+                self._ask(link, _Waiting(link, seq, down=False, but=but), Restart(Cause.OPERATOR))
+
+    def _claim(self, link: Link, claim: Claim, now: float) -> None:
+        lease = self.app.definition.manager.lease
+        answer = self.custody.claim(link, claim, self.app, lease, now)
+        if answer is not None:
+            link.send(msgspec.structs.replace(answer, seq=claim.seq))
+            return
+        self._log_owner(f"owned by {link.name}")
+        if claim.start and claim.run is None:
+            self._step(Start())
+        link.send(self.state(claim.seq))
+        self._published = self._visible()
+
+    def _log_owner(self, text: str) -> None:
+        self._world.log.info("%s: %s", self.app.name, text, extra={"app": self.app.name})
+
+    def _ask_stop(self, link: Link, message: AskStop, now: float) -> None:
+        owner = self.custody.owner
+        if owner is not None and not self._may_stop(link, owner, now):
+            text = f"'{self.app.name}' is owned by {owner.name}; only it may stop it"
+            link.send(Refused(message.seq, "busy", text))
+            return
+        cause = Cause.OPERATOR if link.administrator else Cause.MANAGER
+        event = Kill(cause) if message.kill else Stop(cause)
+        self._ask(link, _Waiting(link, message.seq, down=True), event)
+
+    def _may_stop(self, link: Link, owner: Owner, now: float) -> bool:
+        over = now >= owner.expires(self.app.definition.manager.lease)
+        return link.administrator or owner.name == link.name or over
+
+    def _ask(self, link: Link, waiting: _Waiting, event: Event) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            text = f"too many requests wait for '{self.app.name}'"
+            link.send(Refused(waiting.seq, "busy", text))
+            return
+        self._waiting.append(waiting)
+        self._step(event)
+
+    # What others see -----------------------------------------------------------------
+
+    def status(self) -> AppStatus:
+        """Everything that can be said of the application now."""
+        return describe(self, time.monotonic())
+
+    def state(self, seq: int) -> State:
+        """The status as a message."""
+        return State(seq, self.status(), self._world.boot_id, self._world.epoch)
+
+    def _visible(self) -> tuple[object, ...]:
+        app, run = self.app, self.app.run
+        described = (run.id, run.pid, run.health) if run is not None else None
+        return app.goal, app.phase, described, app.removed, self.problem, app.definition
+
+    def _publish(self) -> None:
+        """Answer who has waited long enough, and tell the owner of what it can see."""
+        self._waiting = [one for one in self._waiting if not self._answer(one)]
+        if self.custody.link is None:
+            return
+        visible = self._visible()
+        if visible != self._published:
+            self._published = visible
+            self.custody.link.send(self.state(0))
+
+    def _answer(self, waiting: _Waiting) -> bool:
+        app = self.app
+        if waiting.down:
+            if not self.at_rest:
+                return False
+            waiting.link.send(Done(waiting.seq, f"{app.name} is stopped"))
+            return True
+        if app.phase is Phase.RUNNING and app.run is not None and app.run.id != waiting.but:
+            waiting.link.send(Done(waiting.seq, f"{app.name} is running, pid {app.run.pid}"))
+            return True
+        if not self.at_rest:
+            return False
+        waiting.link.send(self._not_started(waiting.seq))
+        return True
+
+    def _not_started(self, seq: int) -> Refused:
+        app = self.app
+        if app.removed:
+            return Refused(seq, "unknown-app", f"{app.name} is removed from the configuration")
+        if app.last is None:
+            return Refused(seq, "not-started", f"{app.name} was not started")
+        reason, _code = verdict(app.last)
+        return Refused(seq, reason.name, f"{app.name} {how(app.last)}")

@@ -1,0 +1,37 @@
+"""What all applications of one cmappserver share."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cmappd.system.process import Identity
+from cmappd.system.reaper import Reaper
+from cmappd.system.tree import Forest
+
+
+@dataclass(slots=True)
+class World:
+    """The ground the applications stand on. Paths are directories that exist."""
+
+    guest: str
+    boot_id: str
+    epoch: str
+    state_directory: str
+    log_directory: str
+    forest: Forest
+    log: logging.Logger
+    # Trees that an earlier cmappserver left behind, by application.
+    leftovers: dict[str, list[Identity]] = field(default_factory=dict)
+    # Runs whose main process has ended and whose tree has not: whom to tell of an orphan's end.
+    lingering: dict[str, Callable[[], None]] = field(default_factory=dict)
+    ending: bool = False  # cmappserver was told to end: nothing is started any more
+    reaper: Reaper = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reaper = Reaper(self._orphan_ended)
+
+    def _orphan_ended(self, _pid: int) -> None:
+        # The last member of a tree to end is always a child of ours, because its parents
+        # have ended before it: this is where emptiness is noticed, without polling.
+        for tell in tuple(self.lingering.values()):
+            tell()
