@@ -1,0 +1,236 @@
+"""cmappctl: what the guest's administrator asks cmappserver, over its unix socket.
+
+The quick verbs import neither asyncio nor pydantic; ``check`` and ``pki`` import what they need.
+"""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import cmappd
+from cmappd.client.call import Call, RefusedError
+from cmappd.client.link import Address, Link, LinkError
+from cmappd.client.table import printable, table
+from cmappd.core.messages import (
+    AppStatus,
+    Done,
+    Logs,
+    Message,
+    Reload,
+    Reply,
+    Restart,
+    Start,
+    State,
+    Status,
+    Stop,
+    Text,
+)
+from cmappd.errors import CmappdError, UsageError
+from cmappd.system import files
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+SOFTWARE = f"cmappctl/{cmappd.__version__}"
+FAILED, USAGE, UNREACHABLE = 1, 2, 4
+CONNECT = 5.0  # seconds; the socket is on this machine
+LONG = 86400.0  # seconds: start, stop and restart take what the definition allows
+
+
+class UnreachableError(CmappdError):
+    """There is nobody at the socket."""
+
+
+def main() -> None:
+    """Run cmappctl; does not return."""
+    code = _run(sys.argv[1:])
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        code = code or _complain(f"cannot write: {error.strerror}", FAILED)
+    with suppress(OSError, AttributeError):
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _run(words: list[str]) -> int:
+    from cmappd.client import control_arguments
+
+    try:
+        asked = control_arguments.parse(words)
+        code: int = _VERBS[asked.verb](asked)
+        return code
+    except UsageError as error:
+        return _complain(str(error), USAGE)
+    except UnreachableError as error:
+        return _complain(str(error), UNREACHABLE)
+    except (CmappdError, RefusedError, LinkError) as error:
+        return _complain(str(error), FAILED)
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _complain(text: str, code: int) -> int:
+    for line in text.splitlines() or [""]:
+        print(f"cmappctl: {printable(line)}", file=sys.stderr)
+    return code
+
+
+# Asking the server ---------------------------------------------------------------------
+
+
+def _connect(asked: "Namespace") -> Call:
+    path = asked.socket or files.default_paths(os.geteuid() == 0, os.environ).control
+    now = time.monotonic()
+    try:
+        link = Link([Address(socket.AF_UNIX, path)], None, now, now + CONNECT)
+        return Call(link, SOFTWARE, os.urandom(8).hex(), now + CONNECT)
+    except LinkError as error:
+        raise UnreachableError(
+            f"cannot reach cmappserver at {path}: it is not running, or it is configured to listen"
+            f" elsewhere (--socket), or you may not ask it ({error})"
+        ) from None
+
+
+def _ask(call: Call, request: Message, timeout: float = CONNECT) -> Iterator[Reply]:
+    return call.ask(request, time.monotonic() + timeout)
+
+
+def _status(asked: "Namespace") -> int:
+    call = _connect(asked)
+    statuses: list[AppStatus] = []
+    problems = ""
+    for reply in _ask(call, Status(call.seq(), tuple(asked.apps)), timeout=30.0):
+        if isinstance(reply, State):
+            statuses.append(reply.status)
+        elif isinstance(reply, Done):
+            problems = reply.text
+    if asked.json:
+        _print_json(call, statuses, problems)
+        return 0
+    count = f"{len(statuses)} application{'' if len(statuses) == 1 else 's'}"
+    print(f"{printable(call.welcome.guest)}: cmappserver {call.welcome.software}, {count}")
+    for line in problems.splitlines():
+        print(f"problem: {printable(line)}")
+    if statuses:
+        print("\n".join(table(statuses, time.time(), asked.verbose)))
+    return 0
+
+
+def _print_json(call: Call, statuses: list[AppStatus], problems: str) -> None:
+    import msgspec
+
+    whole = {
+        "guest": call.welcome.guest,
+        "software": call.welcome.software,
+        "boot_id": call.welcome.boot_id,
+        "epoch": call.welcome.epoch,
+        "problems": problems.splitlines(),
+        # All fields, also those that have their usual value.
+        "apps": [{field: getattr(s, field) for field in s.__struct_fields__} for s in statuses],
+    }
+    print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
+
+
+def _each(make: Callable[[int, str], Message]) -> Callable[["Namespace"], int]:
+    """A verb that asks for each of some applications, and waits for all of them."""
+
+    def verb(asked: "Namespace") -> int:
+        call = _connect(asked)
+        until = time.monotonic() + (asked.timeout or LONG)
+        code = 0
+        for app in asked.apps:
+            try:
+                for reply in call.ask(make(call.seq(), app), until):
+                    if isinstance(reply, Done):
+                        print(printable(reply.text or f"{app}: done"), flush=True)
+            except RefusedError as error:
+                code = _complain(f"cannot {asked.verb} {app}: {error}", FAILED)
+            except LinkError as error:
+                return _complain(f"cannot tell how {asked.verb} {app} ended: {error}", FAILED)
+        return code
+
+    return verb
+
+
+def _reload(asked: "Namespace") -> int:
+    call = _connect(asked)
+    for reply in _ask(call, Reload(call.seq()), asked.timeout or 60.0):
+        if isinstance(reply, Done):
+            for line in (reply.text or "reloaded").splitlines():
+                print(printable(line))
+    return 0
+
+
+def _logs(asked: "Namespace") -> int:
+    call = _connect(asked)
+    for reply in _ask(call, Logs(call.seq(), asked.app, asked.lines), timeout=30.0):
+        if isinstance(reply, Text):
+            sys.stdout.write(reply.text)
+    return 0
+
+
+def _version(asked: "Namespace") -> int:
+    print(f"cmappctl {cmappd.__version__}")
+    with suppress(UnreachableError, RefusedError):
+        print(f"cmappserver {_connect(asked).welcome.software}")
+    return 0
+
+
+# Without the server --------------------------------------------------------------------
+
+
+def _check(asked: "Namespace") -> int:
+    from cmappd.errors import ConfigError
+    from cmappd.server.load import load
+
+    path = os.path.abspath(asked.file)
+    try:
+        config = load(path)
+    except ConfigError as error:
+        return _complain(str(error), FAILED)
+    if config.problems:
+        return _complain("\n".join(map(str, config.problems)), FAILED)
+    count = len(config.apps)
+    print(f"{asked.file}: ok, {count} application{'' if count == 1 else 's'}")
+    return 0
+
+
+def _pki(asked: "Namespace") -> int:
+    from cmappd.system import pki
+
+    if asked.action == "init":
+        pki.init(asked.dir)
+        print(f"authority created in {asked.dir}; keep its key to yourself")
+    elif asked.action == "revoke":
+        pki.revoke(asked.dir, asked.name)
+        print(f"certificate of {asked.name} revoked; give the new list to the guests and reload")
+    elif asked.kind == "guest":
+        pki.issue_guest(asked.dir, asked.name, asked.address)
+        print(f"certificate for guest {asked.name} issued in {asked.dir}")
+    else:
+        pki.issue_manager(asked.dir, asked.name)
+        print(f"certificate for manager {asked.name} issued in {asked.dir}")
+    return 0
+
+
+_VERBS: dict[str, Callable[["Namespace"], int]] = {
+    "status": _status,
+    "start": _each(Start),
+    "stop": _each(Stop),
+    "restart": _each(Restart),
+    "reload": _reload,
+    "logs": _logs,
+    "version": _version,
+    "check": _check,
+    "pki": _pki,
+}

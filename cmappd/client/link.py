@@ -1,0 +1,249 @@
+"""One connection to cmappserver, over TCP with TLS or over the unix socket; it never blocks.
+
+The owner polls ``fileno()`` for ``events()``, not beyond ``deadline``, and calls ``work``: that
+connects, shakes hands, writes what is waiting and gives the messages that came. Any failure is
+one LinkError, which says whether trying again may help; the link is of no use after it.
+"""
+
+import os
+import select
+import socket
+import ssl
+from collections import deque
+from typing import NamedTuple
+
+from cmappd import reasons
+from cmappd.core import wire
+from cmappd.core.errands import Failure
+from cmappd.core.messages import Message, Reply
+from cmappd.core.session import Session
+from cmappd.errors import RemoteProtocolError, TlsError
+from cmappd.system import tls
+
+READ = 16 * 1024  # the longest TLS record: with less, OpenSSL would keep a rest poll cannot see
+READS = 16  # at a time, so that a peer that floods us cannot keep us from the clock
+
+
+class Address(NamedTuple):
+    """Where to connect, as ``socket`` takes it."""
+
+    family: int
+    place: tuple[object, ...] | str
+
+
+class Security(NamedTuple):
+    """Our side of TLS, and the name the peer's certificate must have."""
+
+    context: ssl.SSLContext
+    server_name: str
+
+
+class LinkError(Exception):
+    """The link could not be opened, or has ended."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
+
+
+def resolve(host: str, port: int) -> list[Address]:
+    """All addresses of a host. Raises LinkError. Blocks, for names that are not in /etc/hosts."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise LinkError(Failure(reasons.UNREACHABLE, f"cannot resolve {host!r}: {why}")) from None
+    return [Address(family, place) for family, _, _, _, place in found]
+
+
+class Link:
+    """One connection. With several addresses, each gets its share of the time in turn."""
+
+    def __init__(
+        self, addresses: list[Address], security: Security | None, now: float, until: float
+    ) -> None:
+        self.ready = False  # messages may be sent
+        self.deadline: float | None = until  # None when ready
+        self._addresses = deque(addresses)
+        self._security = security
+        self._until = until
+        self._socket: socket.socket | None = None
+        self._connected = False
+        self._wants = select.POLLOUT
+        self._outgoing = bytearray()
+        self._receiver = wire.replies()
+        self._session = Session()
+        self._failure: Failure | None = None
+        self._next_address(now, Failure(reasons.UNREACHABLE, "it has no address"))
+
+    def fileno(self) -> int:
+        """What to poll; -1 once the link has failed."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def events(self) -> int:
+        """What to poll for."""
+        if not self.ready:
+            return self._wants
+        return select.POLLIN | (select.POLLOUT if self._outgoing else 0)
+
+    def work(self, now: float) -> list[Reply]:
+        """Do what can be done without waiting. Raises LinkError."""
+        if self._failure is not None:
+            raise LinkError(self._failure)
+        if not self.ready:
+            self._open(now)
+        if not self.ready:
+            return []
+        return self._read()
+
+    def send(self, message: Message) -> None:
+        """Send, now or when there is room. A link that has failed says so in ``work``."""
+        self._session.sent(message)
+        self._outgoing += wire.encode(message)
+        self._flush()
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._failure = self._failure or Failure(reasons.UNREACHABLE, "closed")
+
+    # Opening ------------------------------------------------------------------------
+
+    def _next_address(self, now: float, failure: Failure) -> None:
+        """Begin with the next address; when there is none, the failure is the link's."""
+        while self._addresses:
+            self.deadline = now + (self._until - now) / len(self._addresses)
+            address = self._addresses.popleft()
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+            try:
+                self._connect(address)
+                return
+            except OSError as error:
+                failure = _explain(error)
+        self._failure = failure
+
+    def _connect(self, address: Address) -> None:
+        kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(address.family, kind)
+        if address.family != socket.AF_UNIX:
+            # A small frame behind another one would wait for the delayed acknowledgement: 40 ms.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._wants = select.POLLOUT
+        try:
+            self._socket.connect(address.place)
+        except BlockingIOError as error:
+            if address.family == socket.AF_UNIX:  # unix(7): the backlog is full, nothing is begun
+                raise ConnectionRefusedError(error.errno, "too many connections wait") from None
+
+    def _open(self, now: float) -> None:
+        try:
+            if self.deadline is not None and now >= self.deadline:
+                raise TimeoutError
+            if not self._connected and self._is_connected():
+                self._connected = True
+                self._secure()
+            if self._connected:
+                self._shake_hands()
+        except OSError as error:
+            failure = _explain(error)
+            if self._connected:
+                raise LinkError(failure) from None
+            self._next_address(now, failure)
+            if self._failure is not None:
+                raise LinkError(self._failure) from None
+
+    def _is_connected(self) -> bool:
+        assert self._socket is not None
+        poller = select.poll()
+        poller.register(self._socket, select.POLLOUT)
+        if not poller.poll(0):
+            return False
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        return True
+
+    def _secure(self) -> None:
+        if self._security is None:
+            return
+        assert self._socket is not None
+        self._socket = self._security.context.wrap_socket(
+            self._socket,
+            do_handshake_on_connect=False,
+            server_hostname=self._security.server_name,
+        )
+
+    def _shake_hands(self) -> None:
+        try:
+            if isinstance(self._socket, ssl.SSLSocket):
+                self._socket.do_handshake()
+        except ssl.SSLWantReadError:
+            self._wants = select.POLLIN
+        except ssl.SSLWantWriteError:
+            self._wants = select.POLLOUT
+        else:
+            self.ready = True
+            self.deadline = None
+
+    # Talking ------------------------------------------------------------------------
+
+    def _read(self) -> list[Reply]:
+        """What came; a failure after it is told by the next call."""
+        assert self._socket is not None
+        self._flush()
+        messages: list[Reply] = []
+        try:
+            for _ in range(READS):
+                data = self._socket.recv(READ)
+                if not data:
+                    raise ConnectionResetError("the peer closed the connection")
+                messages += self._take(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return messages
+        except RemoteProtocolError as error:
+            self._failure = Failure(reasons.PROTOCOL, str(error))
+        except OSError as error:
+            self._failure = _explain(error)
+        if self._failure is not None and not messages:
+            raise LinkError(self._failure)
+        return messages
+
+    def _take(self, data: bytes) -> list[Reply]:
+        messages = self._receiver.receive(data)
+        for message in messages:
+            self._session.received(message)
+        return messages
+
+    def _flush(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            while self._outgoing:
+                del self._outgoing[: self._socket.send(bytes(self._outgoing))]
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError:
+            # The read that follows tells why: in TLS 1.3 the alert about our certificate.
+            self._outgoing.clear()
+
+
+def _explain(error: OSError) -> Failure:
+    if tls.is_foreign(error):
+        reason = reasons.PROTOCOL
+    elif tls.is_refusal(error):
+        reason = reasons.TLS
+    else:
+        reason = reasons.UNREACHABLE
+    return Failure(reason, tls.explain(error))
+
+
+def security(certificate: str, key: str, ca: str, server_name: str) -> Security:
+    """Raises LinkError where our own certificate cannot be used."""
+    try:
+        return Security(tls.client_context(certificate, key, ca), server_name)
+    except TlsError as error:
+        raise LinkError(Failure(reasons.TLS, str(error))) from None

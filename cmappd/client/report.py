@@ -1,0 +1,68 @@
+"""The report of ``--report FILE``: how cmappmgr ended, as JSON, written whole or not at all."""
+
+import os
+import time
+from contextlib import suppress
+
+import msgspec
+
+from cmappd.core.errands import Exit
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the report says. Times are UTC; ``code`` is the exit code of cmappmgr."""
+
+    reason: str
+    code: int
+    text: str
+    app: str
+    guest: str | None
+    run: str | None
+    cause: str | None
+    exit_code: int | None
+    signal: int | None
+    detail: str | None
+    started: str
+    ended: str
+
+
+def make(end: Exit, app: str, guest: str | None, started: float, ended: float) -> Report:
+    """The report of an exit; the times are seconds since the epoch."""
+    outcome = end.outcome
+    return Report(
+        reason=end.reason.name,
+        code=end.code,
+        text=end.text,
+        app=app,
+        guest=guest,
+        run=end.run,
+        cause=None if outcome is None else str(outcome.cause),
+        exit_code=None if outcome is None else outcome.status.code,
+        signal=None if outcome is None else outcome.status.signal,
+        detail=None if outcome is None else outcome.detail,
+        started=_utc(started),
+        ended=_utc(ended),
+    )
+
+
+def write(path: str, report: Report) -> None:
+    """Replace the file at ``path``, on the disk when this returns. Raises OSError."""
+    text = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    aside = f"{path}.{os.getpid()}.new"
+    with suppress(FileNotFoundError):  # of a process that had our pid before, and crashed
+        os.unlink(aside)
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        with open(fd, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        os.replace(aside, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(aside)
+        raise
+
+
+def _utc(instant: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(instant))

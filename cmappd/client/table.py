@@ -1,0 +1,99 @@
+"""What ``cmappctl status`` prints."""
+
+import time
+from collections.abc import Sequence
+
+from cmappd.core import tell
+from cmappd.core.messages import AppStatus
+from cmappd.core.state import Health, Phase
+
+_HEADER = ("NAME", "STATE", "HEALTH", "PID", "SINCE", "OWNER", "RESTARTS", "NOTE")
+
+
+def table(statuses: Sequence[AppStatus], now: float, verbose: bool) -> list[str]:
+    """The lines of the table; ``now`` is wall time, as the statuses' are."""
+    rows = [_HEADER, *(_row(status, now) for status in statuses)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row, status in zip(rows, (None, *statuses), strict=True):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join(cells).rstrip())
+        if verbose and status is not None:
+            lines += [f"    {line}" for line in _details(status)]
+    return lines
+
+
+def _row(status: AppStatus, now: float) -> tuple[str, ...]:
+    limit = "" if status.restart_limit is None else f"/{status.restart_limit}"
+    return (
+        printable(status.app),
+        str(status.phase),
+        "-" if status.health is Health.NONE else str(status.health),
+        "-" if status.pid is None else str(status.pid),
+        "-" if status.since is None else since(status.since, now),
+        _owner(status),
+        f"{status.restarts}{limit}" if limit or status.restarts else "-",
+        printable("; ".join(_notes(status))),
+    )
+
+
+def since(instant: float, now: float) -> str:
+    """How long ago, in the two largest units: "3d4h", "12m5s"."""
+    seconds = max(0, int(now - instant))
+    for size, unit, below, name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
+        if seconds >= size:
+            return f"{seconds // size}{unit}{seconds % size // below}{name}"
+    return f"{seconds}s"
+
+
+def printable(text: str) -> str:
+    """Text of an application or a manager, on one line and without control characters."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _owner(status: AppStatus) -> str:
+    if status.owner is None:
+        return "-"
+    if status.owner_silent_for is None:
+        return printable(status.owner)
+    return f"{printable(status.owner)} (silent {status.owner_silent_for:.0f}s)"
+
+
+def _notes(status: AppStatus) -> list[str]:
+    notes = []
+    if status.next_in is not None:
+        notes.append(f"next in {status.next_in:.0f}s")
+    if status.restart_pending:
+        notes.append("restart pending")
+    if status.removed:
+        notes.append("removed")
+    if status.survivors:
+        notes.append(f"left: pid {', '.join(map(str, status.survivors))}")
+    if status.problem:
+        notes.append(f"problem: {status.problem}")
+    if status.last is not None and status.phase in (Phase.FAILED, Phase.BACKOFF):
+        notes.append(tell.outcome_text(status.last))
+    return notes
+
+
+def _details(status: AppStatus) -> list[str]:
+    facts = {
+        "description": status.description,
+        "goal": str(status.goal),
+        "run": status.run or "",
+        "started": "" if status.started is None else _wall(status.started),
+        "definition": status.definition,
+        "health output": status.health_output.strip(),
+        "last": "" if status.last is None else tell.outcome_text(status.last),
+    }
+    return [f"{name}: {printable(value)}" for name, value in facts.items() if value]
+
+
+def _wall(instant: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
