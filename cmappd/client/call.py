@@ -29,6 +29,7 @@ class Call:
         """Raises LinkError, and RefusedError where the server will not have us."""
         self._link = link
         self._seq = 0
+        self._pending: list[Reply] = []
         (self.welcome,) = (
             reply
             for reply in self.ask(Hello(self.seq(), software, instance), until)
@@ -51,12 +52,18 @@ class Call:
         """
         self._link.send(request)
         while True:
-            for reply in wait(self._link, until):
+            self._pending += [] if self._pending else wait(self._link, until)
+            while self._pending:
+                reply = self._pending.pop(0)
                 if isinstance(reply, Refused) and reply.seq in (0, request.seq):
                     raise RefusedError(reply)
                 yield reply
                 if reply.seq == request.seq and _closes(request, reply):
                     return
+
+    def tell(self, request: Message) -> None:
+        """Say something whose answer does not matter."""
+        self._link.send(request)
 
 
 def _closes(request: Message, reply: Reply) -> bool:

@@ -38,13 +38,13 @@ class Log:
         self.label = label
         self._path = None if path is None else os.path.abspath(path)
         self._device = device
-        self._syslog = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._file: int | None = None
         if self._path is not None:
             try:
                 self._file = self._open(self._path)
             except OSError as error:
                 raise UsageError(f"cannot write --log-file {path}: {error.strerror}") from None
+        self._syslog = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 
     def write(self, text: str, severity: int = INFO) -> None:
         """Write one line everywhere; severities are syslog's."""
@@ -74,6 +74,12 @@ class Log:
         if self._file is not None:
             os.close(self._file)
         self._file = new
+
+    def close(self) -> None:
+        """Give back what is open; standard error stays."""
+        self._syslog.close()
+        if self._file is not None:
+            os.close(self._file)
 
     @staticmethod
     def _open(path: str) -> int:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from cmappd import reasons
 from cmappd.client.call import Call, Opener, RefusedError, call
 from cmappd.client.link import LinkError
-from cmappd.core import tell
-from cmappd.core.errands import Exit, Failure, exit_as
+from cmappd.core import policy, tell
+from cmappd.core.errands import FIRST_RETRY, LAST_RETRY, Exit, Failure, exit_as
 from cmappd.core.messages import Ack, AppStatus, Claim, Ended, Refused, Reply, State, Status, Stop
 from cmappd.core.state import Health, Phase
 from cmappd.reasons import Reason
@@ -61,12 +61,12 @@ def check(errand: Errand) -> Exit:
 
 def stop(errand: Errand, takeover: bool) -> Exit:
     """Stop the application; what does not run is stopped already."""
-    asked = False
+    asked = 0
     while True:
         connection = None
         try:
             connection = errand.call()
-            asked = True
+            asked += 1
             _stop(connection, errand, takeover)
             return Exit(reasons.STOPPED, 0, reasons.STOPPED.meaning)
         except RefusedError as error:
@@ -79,6 +79,7 @@ def stop(errand: Errand, takeover: bool) -> Exit:
                 return _failed(lost if asked else error.failure)
             errand.say(f"the link was lost: {error}; trying again", tell.WARNING)
             errand = errand._replace(connect_until=errand.until)
+            time.sleep(policy.back_off(asked - 1, FIRST_RETRY, LAST_RETRY, errand.chance))
 
 
 def _stop(connection: Call, errand: Errand, takeover: bool) -> None:
@@ -95,8 +96,7 @@ def _acknowledge(connection: Call, errand: Errand, reply: Reply, owner: bool) ->
         return
     errand.say(tell.outcome_text(reply.outcome), tell.INFO)
     if owner:
-        for _ in connection.ask(Ack(connection.seq(), reply.outcome.run), errand.until):
-            pass
+        connection.tell(Ack(connection.seq(), reply.outcome.run))
 
 
 def _not_stopped(connection: Call, errand: Errand) -> Exit:

@@ -67,6 +67,7 @@ class Run:
     health: Health = Health.NONE
     streak: int = 0  # consecutive passes above 0, consecutive failures below
     check_due: float | None = None  # None while a check is under way, or there is none
+    checking: bool = False  # a check is under way
     kills: int = 0  # how often SIGKILL was sent to what is left
 
     @property
@@ -140,6 +141,12 @@ def _live(app: App) -> Run:
     return app.run
 
 
+def _last(app: App) -> Outcome:
+    if app.last is None:  # it waits because a run has ended
+        raise AssertionError(f"{app.name} is {app.phase} without an outcome")
+    return app.last
+
+
 # Up ----------------------------------------------------------------------------------
 
 
@@ -155,16 +162,19 @@ def _launch(app: App, now: float) -> Step:
     health = Health.NONE if app.definition.health is None else Health.UNKNOWN
     run = Run(f"{app.name}.{app.epoch}.{serial}", now, health=health)
     app = replace(app, goal=Goal.UP, serial=serial)
-    app = enter(app, Phase.STARTING, now + app.definition.start.timeout, run)
-    return app, (Spawn(run.id),)
+    return _starting(app, run, now), (Spawn(run.id),)
+
+
+def _starting(app: App, run: Run, now: float) -> App:
+    """Wait from now on for the run to be launched, and then to be ready."""
+    ready, timeout = app.definition.start.ready, app.definition.start.timeout
+    wait = timeout if run.pid is None or ready == "health" else ready
+    return enter(app, Phase.STARTING, now + wait, run)
 
 
 def _launched(app: App, event: Launched, now: float) -> Step:
     run = replace(_live(app), pid=event.pid, started=now)
-    ready = app.definition.start.ready
-    wait = app.definition.start.timeout if ready == "health" else ready
-    app = enter(app, Phase.STARTING, now + wait, run)
-    return _plan_check(app, now, run.chance), ()
+    return _plan_check(_starting(app, run, now), now, run.chance), ()
 
 
 def _launched_too_late(app: App, event: Launched, _now: float) -> Step:
@@ -180,29 +190,33 @@ def _not_launched(app: App, event: NotLaunched, now: float) -> Step:
 
 
 def _start_timed_out(app: App, _event: TimedOut, now: float) -> Step:
-    start = app.definition.start
-    if start.ready != "health":
-        return enter(app, Phase.RUNNING, None, _live(app)), ()
+    start, run = app.definition.start, _live(app)
+    if start.ready != "health" and run.pid is not None:
+        return enter(app, Phase.RUNNING, None, run), ()
     return _end(app, Cause.NOT_READY, f"not ready within {start.timeout:g} s", now)
 
 
 def _want_up(app: App, _event: Event, _now: float) -> Step:
-    """While it is ending: launch it again when it is gone."""
-    return (app, ()) if app.removed else (replace(app, goal=Goal.UP), ())
+    """While it is ending as asked: launch it again when it is gone, with the whole budget."""
+    if app.removed or app.goal is Goal.UP:
+        return app, ()
+    return replace(app, goal=Goal.UP, restarts=()), ()
 
 
 # Health ------------------------------------------------------------------------------
 
 
 def _plan_check(app: App, now: float, share: float) -> App:
-    """Set the next check to ``share`` of an interval from now."""
+    """Set the next check to ``share`` of an interval from now, unless one is under way."""
     run, health = _live(app), app.definition.health
     if health is None:
         return replace(app, run=replace(run, check_due=None, health=Health.NONE, streak=0))
     interval = health.interval
     if _awaits_health(app):
         interval = min(interval, STARTING_CHECK_INTERVAL)
-    return replace(app, run=replace(run, check_due=now + share * interval))
+    known = Health.UNKNOWN if run.health is Health.NONE else run.health
+    check_due = None if run.checking else now + share * interval
+    return replace(app, run=replace(run, check_due=check_due, health=known))
 
 
 def _awaits_health(app: App) -> bool:
@@ -210,12 +224,13 @@ def _awaits_health(app: App) -> bool:
 
 
 def _check(app: App, _event: CheckDue, _now: float) -> Step:
-    run = replace(_live(app), check_due=None)
+    run = replace(_live(app), check_due=None, checking=True)
     return replace(app, run=run), (Check(run.id),)
 
 
 def _checked(app: App, event: Checked, now: float) -> Step:
-    run, health = _live(app), app.definition.health
+    run, health = replace(_live(app), checking=False), app.definition.health
+    app = replace(app, run=run)
     if health is None:
         return app, ()
     if event.passed:
@@ -268,18 +283,27 @@ def _restart(app: App, event: Restart, now: float) -> Step:
 def _restart_ending(app: App, event: Restart, _now: float) -> Step:
     if app.removed:
         return app, ()
-    run = replace(_live(app), ending=event.cause)
+    run = _ended_by(_live(app), event.cause)
     return replace(app, goal=Goal.UP, run=run, restarts=()), ()
 
 
-def _want_down(app: App, _event: Event, _now: float) -> Step:
-    return replace(app, goal=Goal.DOWN), ()
+def _want_down(app: App, event: Stop | Kill, _now: float) -> Step:
+    """Who turns the goal down ends the run, whatever it was ending for until then."""
+    if app.goal is Goal.DOWN:
+        return app, ()
+    return replace(app, goal=Goal.DOWN, run=_ended_by(_live(app), event.cause)), ()
+
+
+def _ended_by(run: Run, cause: Cause) -> Run:
+    """The run that was ending already, with a new cause; what it was ending for stays told."""
+    by_itself = run.ending is None and run.status is not None
+    detail = "its main process had ended by itself" if by_itself else run.detail
+    return replace(run, ending=cause, detail=detail)
 
 
 def _kill(app: App, event: Kill, now: float) -> Step:
-    run = _live(app)
-    run = replace(run, ending=run.ending or event.cause)
-    return _destroy(replace(app, goal=Goal.DOWN, run=run), now)
+    app, _ = _want_down(app, event, now)
+    return _destroy(app, now)
 
 
 def _end(app: App, cause: Cause, detail: str, now: float) -> Step:
@@ -307,12 +331,13 @@ def _destroy(app: App, now: float) -> Step:
 
 def _stop_waiting(app: App, event: Stop | Kill, _now: float) -> Step:
     """Nothing runs, and what would have been launched again will not be."""
-    last = app.last
-    app = enter(replace(app, goal=Goal.DOWN), Phase.STOPPED, None, None)
-    if last is None:
-        return app, ()
-    outcome = Outcome(last.run, event.cause, last.status, False, last.detail)
-    return replace(app, last=outcome), (Conclude(outcome),)
+    last = _last(app)
+    return _conclude(app, Outcome(last.run, event.cause, last.status, False, last.detail))
+
+
+def _stop_failed(app: App, _event: Stop | Kill, _now: float) -> Step:
+    """Somebody has taken note of the failure; how it failed stays known."""
+    return enter(app, Phase.STOPPED, None, None), ()
 
 
 # The end -----------------------------------------------------------------------------
@@ -347,10 +372,8 @@ def _over(app: App, now: float) -> Step:
     """The run is over: its tree is empty. Up again, later, or no more."""
     outcome = _outcome(app)
     app = replace(app, last=outcome)
-    if app.goal is Goal.DOWN:
-        return _conclude(app, Phase.STOPPED, outcome)
-    if app.removed:
-        return _conclude(app, Phase.STOPPED if outcome.success else Phase.FAILED, outcome)
+    if app.goal is Goal.DOWN or app.removed:
+        return _conclude(app, outcome)
     if outcome.cause in REQUESTED:
         return _launch(app, now)
     return _apply_policy(app, outcome, now)
@@ -371,16 +394,17 @@ def _apply_policy(app: App, outcome: Outcome, now: float) -> Step:
     app = replace(app, restarts=restarts)
     wanted = rule.policy == "always" or (rule.policy == "on-failure" and not outcome.success)
     if not wanted or len(restarts) >= rule.limit:
-        return _conclude(app, Phase.STOPPED if outcome.success else Phase.FAILED, outcome)
+        return _conclude(app, outcome)
     delay = policy.back_off(len(restarts), rule.delay, rule.max_delay, chance)
     app = replace(app, restarts=(*restarts, now))
-    if delay == 0:
-        return _launch(app, now)
     return enter(app, Phase.BACKOFF, now + delay, None), ()
 
 
-def _conclude(app: App, phase: Phase, outcome: Outcome) -> Step:
-    app = enter(replace(app, goal=Goal.DOWN), phase, None, None)
+def _conclude(app: App, outcome: Outcome) -> Step:
+    """It comes to rest: FAILED when that was neither asked for nor a success."""
+    wanted = outcome.success or outcome.cause in REQUESTED
+    phase = Phase.STOPPED if wanted else Phase.FAILED
+    app = enter(replace(app, goal=Goal.DOWN, last=outcome), phase, None, None)
     return app, (Conclude(outcome),)
 
 
@@ -388,15 +412,15 @@ def _conclude(app: App, phase: Phase, outcome: Outcome) -> Step:
 
 
 def _define(app: App, event: Define, now: float) -> Step:
-    old, new, run = app.definition.health, event.definition.health, app.run
-    app = replace(app, definition=event.definition, removed=False)
-    if old == new or run is None or run.pid is None or app.phase not in _CHECKED_PHASES:
+    old, new, run = app.definition, event.definition, app.run
+    app = replace(app, definition=new, removed=False)
+    if run is None or run.pid is None or app.phase not in _CHECKED_PHASES:
         return app, ()
-    if old is None:
-        app = replace(app, run=replace(run, health=Health.UNKNOWN))
-    elif new is not None and run.check_due is None:
-        return app, ()  # a check is under way: its end plans the next
-    return _plan_check(app, now, run.chance), ()
+    if app.phase is Phase.STARTING and old.start != new.start:
+        app = _starting(app, run, now)
+    if old.health != new.health:
+        app = _plan_check(app, now, run.chance)
+    return app, ()
 
 
 def _remove(app: App, _event: Remove, _now: float) -> Step:
@@ -405,10 +429,7 @@ def _remove(app: App, _event: Remove, _now: float) -> Step:
 
 def _remove_waiting(app: App, _event: Remove, _now: float) -> Step:
     """It was to be launched again, and may not be: what it ended with is the result."""
-    app = replace(app, removed=True)
-    if app.last is None:
-        return enter(replace(app, goal=Goal.DOWN), Phase.STOPPED, None, None), ()
-    return _conclude(app, Phase.FAILED, app.last)
+    return _conclude(replace(app, removed=True), _last(app))
 
 
 Cell = Callable[[App, Any, float], Step]
@@ -419,6 +440,8 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
     (P.STOPPED, Restart): _start,
     (P.FAILED, Start): _start,
     (P.FAILED, Restart): _start,
+    (P.FAILED, Stop): _stop_failed,
+    (P.FAILED, Kill): _stop_failed,
     (P.STARTING, Launched): _launched,
     (P.STARTING, NotLaunched): _not_launched,
     (P.STARTING, TimedOut): _start_timed_out,

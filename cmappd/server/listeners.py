@@ -9,9 +9,10 @@ from cmappd.core.config import Tls
 from cmappd.core.plan import Config
 from cmappd.core.values import Address
 from cmappd.errors import CmappdError, ConfigError
+from cmappd.server.certificates import load_certificates
 from cmappd.server.connections import Connections, ControlConnection, ManagerConnection
 from cmappd.server.peer import Office
-from cmappd.system import files, tls
+from cmappd.system import tls
 
 BACKLOG = 1024
 EXPIRY_WARNING = 30 * 24 * 3600.0  # seconds before the end of a certificate
@@ -46,9 +47,7 @@ class Listeners:
             self._connections.context = None
             return []
         try:
-            files.check_trusted(section.key)
-            files.check_private(section.key)
-            context = tls.server_context(section.certificate, section.key, section.ca, section.crl)
+            context = load_certificates(section)
             left = tls.expiry(section.certificate) - time.time()
         except CmappdError as error:
             return [str(error)]

@@ -1,5 +1,7 @@
 """The configuration from the files: read, checked, and settled against what is in force."""
 
+import os
+
 from cmappd.core.config import Parsed, Problem, Source, includes, parse
 from cmappd.core.plan import Config, settle
 from cmappd.errors import ConfigError
@@ -33,11 +35,20 @@ class Loader:
         _read_one(self.path, sources, failures)
         # While the main file cannot be read, it still includes what it last did.
         self._patterns = includes(sources[0]) if sources else self._patterns
-        included = files.expand(self._patterns)
+        included = self._included(failures)
         for path in included:
             _read_one(path, sources, failures)
         self._files = (self.path, *included)
         return sources, failures
+
+    def _included(self, failures: list[Problem]) -> list[str]:
+        found: set[str] = set()
+        for pattern in self._patterns:
+            try:
+                found.update(files.expand([pattern]))
+            except ConfigError as error:
+                failures.append(Problem(os.path.dirname(pattern), None, "", str(error)))
+        return sorted(found)
 
     def watched(self) -> tuple[str, ...]:
         """The files that were read and the patterns that gave them."""

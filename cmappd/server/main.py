@@ -77,9 +77,7 @@ async def _serve(loader: Loader, config: Config) -> None:
     watcher = Watcher(loader.watched(), lambda text: world.log.warning("%s", text))
     try:
         await listeners.open_control(control)
-        problems = [str(problem) for problem in config.problems] + await listeners.serve(config)
-        for problem in problems:
-            world.log.error("configuration: %s", problem)
+        await reloader.begin()
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_follow(watcher, loader, reloader)),

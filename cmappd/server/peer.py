@@ -198,8 +198,9 @@ class Peer:
         """The problems of the configuration that belong to no application; for the guest only."""
         if not self.administrator:
             return ""
-        config = self._office.registry.config
-        return "\n".join(str(one) for one in config.problems if one.app is None)[:TEXT_SIZE]
+        office = self._office
+        general = [str(one) for one in office.registry.config.problems if one.app is None]
+        return "\n".join(general + office.reloader.service_problems)[:TEXT_SIZE]
 
     def _logs(self, message: Logs) -> None:
         supervisor = self._office.registry.find(message.app)

@@ -26,7 +26,15 @@ class Reloader:
         self.serve: Callable[[Config], Awaitable[list[str]]] = _serve_nothing
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        # What is wrong with the listeners and the certificates.
+        self.service_problems: list[str] = []
         self._shown: list[str] = []
+
+    async def begin(self) -> None:
+        """Serve what was loaded at the start, and log what is wrong with it."""
+        config = self._registry.config
+        self.service_problems = await self.serve(config)
+        self._log(NOTHING, self._all_problems(config))
 
     def ask(self, seq: int, tell: Tell) -> None:
         """Reload, and tell the outcome as the answer to request ``seq``."""
@@ -48,10 +56,13 @@ class Reloader:
             # In a thread: reading a thousand stanzas may not hold up the supervision.
             config = await asyncio.to_thread(self._loader.load)
             plan = self._registry.apply(config)
-            problems = [str(problem) for problem in config.problems] + await self.serve(config)
-            summary = summarize(plan)
+            self.service_problems = await self.serve(config)
+            problems, summary = self._all_problems(config), summarize(plan)
             self._log(summary, problems)
             return summary, problems
+
+    def _all_problems(self, config: Config) -> list[str]:
+        return [str(problem) for problem in config.problems] + self.service_problems
 
     def _log(self, summary: str, problems: list[str]) -> None:
         log = self._world.log

@@ -31,6 +31,7 @@ class Stat(NamedTuple):
     session: int
     start: int
     alive: bool
+    memory: bool  # without it: a zombie, about to be one, or a kernel thread
     environment: bool  # whether there is one; empty reads of it mean that an exec is under way
 
     @property
@@ -54,9 +55,10 @@ def read_stat(pid: int) -> Stat | None:
     fields = line[line.rindex(b")") + 2 :].split()
     # A main thread that has ended looks like a zombie while the other threads run on.
     alive = fields[0] not in b"ZX" or int(fields[17]) > 1
-    # No memory: a zombie or a kernel thread. Start equals end: empty, unless both are still 0.
-    environment = fields[20] != b"0" and (fields[47] != fields[48] or fields[48] == b"0")
-    return Stat(pid, int(fields[1]), int(fields[3]), int(fields[19]), alive, environment)
+    memory = fields[20] != b"0"
+    # Its start equals its end when it is empty; both are 0 in the middle of an exec.
+    environment = memory and (fields[47] != fields[48] or fields[48] == b"0")
+    return Stat(pid, int(fields[1]), int(fields[3]), int(fields[19]), alive, memory, environment)
 
 
 def exists(identity: Identity) -> bool:
@@ -78,14 +80,9 @@ def children(pid: int) -> list[int]:
     The main thread comes last: it is the one that children of ending threads are handed to.
     """
     found: list[int] = []
-    try:
-        threads = sorted(os.listdir(f"/proc/{pid}/task"), key=lambda tid: tid == str(pid))
-    except (FileNotFoundError, ProcessLookupError):
-        return found
-    for tid in threads:
+    for tid in reversed(_threads(pid)):
         try:
-            with open(f"/proc/{pid}/task/{tid}/children", "rb", buffering=0) as file:
-                found += map(int, file.readall().split())
+            found += map(int, _read(f"/proc/{pid}/task/{tid}/children").split())
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
@@ -99,15 +96,30 @@ def environment(pid: int) -> bytes:
     waited for, but not for ever.
     """
     for _ in range(_EXEC_TRIES):
-        try:
-            with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-                found = file.readall()
-        except OSError:
-            return b""
-        if found:
-            return found
+        for tid in _threads(pid):  # the main thread may have ended, and has no memory then
+            try:
+                found = _read(f"/proc/{pid}/task/{tid}/environ")
+            except PermissionError:
+                return b""
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if found:
+                return found
         stat = read_stat(pid)
         if stat is None or not stat.environment:
             return b""
         time.sleep(0.001)
     return b""
+
+
+def _threads(pid: int) -> list[int]:
+    """The threads of a process, the main one first."""
+    try:
+        return sorted(map(int, os.listdir(f"/proc/{pid}/task")), key=lambda tid: tid != pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()

@@ -27,9 +27,9 @@ requests            what ends while its goal is DOWN, or concludes with the caus
                     success
 accounted_for       every run that ends has its outcome recorded, under its own id
 earlier_runs        words of an earlier run change nothing
-budget              within the window the policy restarts at most ``limit`` times after
-                    somebody asked; with the policy "never" not at all
-removed             what is removed is not launched
+budget              the policy restarts what it is for, and after somebody asked at most
+                    ``limit`` times within the window, each after a doubled delay
+removed             what is removed is not launched, nor wished up
 time_moves          what the time brings is known to the phase, and is not brought again
                     at once
 stop_ends           from every state Stop reaches STOPPED, in a world that obeys SIGTERM
@@ -68,7 +68,6 @@ from cmappd.core.events import (
     Start,
     Stop,
     Terminate,
-    TimedOut,
 )
 from cmappd.core.lifecycle import App
 from cmappd.core.state import ALIVE, REQUESTED, Cause, ExitStatus, Goal, Health, Phase
@@ -193,16 +192,25 @@ def _ended(before: App, after: App) -> bool:
     return before.run is not None and (after.run is None or after.run.id != before.run.id)
 
 
-def _restarts(
-    before: App, after: App, event: Event, world: World, now: float
-) -> tuple[float, ...]:
+def _restarts(before: App, after: App, event: Event, world: World, now: float) -> tuple[float, ...]:
     if isinstance(event, Start | Restart) and after.restarts == ():
         return ()
     recent = tuple(instant for instant in world.restarts if now - instant < WINDOW)
-    if not _ended(before, after) or after.phase in REST:
+    if not _ended(before, after) or before.goal is Goal.DOWN or before.removed:
         return recent
     assert after.last is not None
-    return recent if after.last.cause in REQUESTED else (*recent, now)
+    if after.last.cause in REQUESTED:
+        return recent
+    rule = before.definition.restart
+    wanted = rule.policy == "always" or (rule.policy == "on-failure" and not after.last.success)
+    assert (after.phase not in REST) == (wanted and len(recent) < rule.limit), "budget"
+    if after.phase in REST:
+        return recent
+    assert after.phase is Phase.BACKOFF, "budget: at once"
+    assert after.deadline is not None
+    full = min(rule.delay * 2 ** len(recent), rule.max_delay)
+    assert 0.75 * full <= after.deadline - now <= full, "budget: delay"
+    return (*recent, now)
 
 
 def step_holds(
@@ -215,6 +223,8 @@ def step_holds(
         assert after.goal is Goal.UP, "goals"
     if before.removed and not isinstance(event, Define):
         assert Spawn not in kinds, "removed"
+    if before.removed and isinstance(event, Start | Restart):
+        assert (after, kinds) == (before, []), "removed"
     if isinstance(event, Launched) and before.phase is Phase.STOPPING:
         assert kinds == [Terminate], "signals"
     if isinstance(event, Launched) and before.phase is Phase.KILLING:
@@ -260,8 +270,6 @@ def state_holds(state: State) -> None:
         assert app.last.run == f"db.e.{app.serial}", "accounted_for"
     if app.removed:
         assert app.phase is not Phase.BACKOFF, "removed"
-    limit = max(twin.restart.limit for twin in state.twins)
-    assert len(world.restarts) <= limit, "budget"
     _checks_hold(state)
 
 
@@ -363,7 +371,7 @@ def key(state: State) -> object:
     return (
         app.definition is state.twins[0],
         *(app.goal, app.phase, app.removed, app.serial > 0, last, recent, counted),
-        *(held, world.checking is not None, _run_key(app, now)),
+        *(held, world.checking is not None, len(app.restarts), _run_key(app, now)),
     )
 
 
@@ -441,15 +449,11 @@ def test_every_cell_of_the_table_is_walked() -> None:
     assert set(lifecycle.TABLE) - cells == set()
 
 
-# A policy of its own: only requests launch what may never be restarted
 @each
-def test_only_the_policy_restarts(name: str) -> None:
-    if {twin.restart.policy for twin in DEFINITIONS[name]} == {"never"}:
-        for state in walk(name).states.values():
-            assert state.world.restarts == ()
-    else:
-        reached = max(len(state.world.restarts) for state in walk(name).states.values())
-        assert reached == LIMIT
+def test_the_budget_is_spent_where_there_is_one(name: str) -> None:
+    policies = {twin.restart.policy for twin in DEFINITIONS[name]}
+    spent = max(len(state.world.restarts) for state in walk(name).states.values())
+    assert spent == (0 if policies == {"never"} else LIMIT)
 
 
 # What follows from a request ---------------------------------------------------------
@@ -529,10 +533,3 @@ def test_restart_reaches_running_in_a_new_run(name: str, manners: Manners) -> No
             manners,
             lambda app, before=before: app.phase is Phase.RUNNING and app.serial > before,
         )
-
-
-def test_time_out_is_no_event_of_resting_phases() -> None:
-    for name in DEFINITIONS:
-        for state in walk(name).states.values():
-            if state.app.phase not in TIMED:
-                assert lifecycle.step(state.app, TimedOut(), state.now) == (state.app, ())

@@ -304,7 +304,7 @@ def test_names_do_not_confuse_the_reading(scripts: Scripts, name: str) -> None:
     main = launch(scripts.launch(str(program), "60"))
     stat = read_stat(main.pid)
     assert stat is not None
-    assert stat == (main.pid, os.getpid(), main.pid, main.start, True, True)
+    assert stat == (main.pid, os.getpid(), main.pid, main.start, True, True, True)
     assert send(main, signal.SIGKILL)
     finish(main)
 

@@ -346,6 +346,44 @@ def test_exec_storms_do_not_hide_the_mark(scripts: Scripts, wood: Wood) -> None:
         assert b"CMAPPD_RUN=a\0" in environment(main.pid)
 
 
+def test_an_unknown_zombie_is_a_doubt_until_it_is_reaped(scripts: Scripts, wood: Wood) -> None:
+    """It may have been of the run, with children that were handed to us after we had looked."""
+    main = wood.grow("a", scripts.sh("exit 0"))
+    wood.until_ended(main)
+    assert wood.forest.empty("a")
+    unknown = launch(scripts.sh("exit 0", run="a"))
+    os.waitid(os.P_PID, unknown.pid, os.WEXITED | os.WNOWAIT)
+    assert not wood.forest.empty("a")
+    wood.forest.exempt(unknown.pid)
+    assert wood.forest.empty("a")
+    wood.forest.unexempt(unknown.pid)
+    wood.until(lambda: unknown.pid in wood.orphans)
+    assert wood.forest.empty("a")
+
+
+@pytest.mark.parametrize("run", ["a", "b"])
+def test_a_daemon_whose_main_thread_has_ended(scripts: Scripts, wood: Wood, run: str) -> None:
+    """It looks like a zombie, but lives; and its run can still be read."""
+    ready = scripts.folder / "ready"
+    code = (
+        "import ctypes, os, threading, time\n"
+        "if os.fork(): os._exit(0)\n"
+        "os.setsid()\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        f"open({str(ready)!r}, 'w').write(str(os.getpid()))\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    main = wood.grow("a", scripts.python(code, run=run))
+    wood.until_ended(main)
+    until(lambda: ready.exists() and ready.read_text())
+    daemon_pid = int(ready.read_text())
+    until(lambda: b") Z " in Path(f"/proc/{daemon_pid}/stat").read_bytes())
+    belongs = run == "a"
+    assert wood.forest.empty("a") is not belongs
+    assert [who.pid for who in wood.forest.alive("a")] == [daemon_pid] * belongs
+    assert [who.pid for who in wood.forest.strays()] == [daemon_pid] * (not belongs)
+
+
 def test_an_empty_environment_is_an_answer(scripts: Scripts, wood: Wood) -> None:
     main = wood.grow("a", scripts.launch("/bin/sleep", "60", environment={}))
     begin = time.monotonic()

@@ -1,0 +1,44 @@
+"""Checks a configuration without running it: the files, and what they name on this machine."""
+
+import os
+from collections.abc import Iterator
+
+from cmappd.core.config import Application, Tls
+from cmappd.errors import CmappdError
+from cmappd.server.certificates import load_certificates
+from cmappd.server.load import load
+from cmappd.system import users
+
+
+def check(path: str) -> tuple[int, list[str]]:
+    """How many applications a configuration has, and all that is wrong with it, a line each.
+
+    Raises ConfigError when cmappserver could not start with it at all.
+    """
+    config = load(path)
+    findings = [str(problem) for problem in config.problems]
+    if config.tls is not None:
+        findings += _certificates(config.tls)
+    for name, app in sorted(config.apps.items()):
+        findings += [f"apps.{name}: {finding}" for finding in _application(app)]
+    return len(config.apps), findings
+
+
+def _certificates(section: Tls) -> Iterator[str]:
+    try:
+        load_certificates(section)
+    except CmappdError as error:
+        yield str(error)
+
+
+def _application(app: Application) -> Iterator[str]:
+    try:
+        users.account(app.user, app.group, app.supplementary_groups)
+    except CmappdError as error:
+        yield str(error)
+    commands = [app.command] if app.health is None else [app.command, app.health.command]
+    for command in commands:
+        if not os.access(command[0], os.X_OK):
+            yield f"cannot execute '{command[0]}': it is missing, or not executable"
+    if app.directory is not None and not os.path.isdir(app.directory):
+        yield f"cannot enter '{app.directory}': there is no such directory"
