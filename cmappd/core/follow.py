@@ -155,6 +155,8 @@ class Follower:
             self._answer(message, now)
         elif isinstance(message, Welcome):
             self._welcome(message)
+        elif self.stage is Stage.CLAIMING and message.seq not in (0, self._claim_seq):
+            pass  # the answer to what was asked before the claim
         elif isinstance(message, State):
             self._state(message, now)
         elif isinstance(message, Ended):
@@ -383,14 +385,11 @@ class Follower:
             self._over(exit_as(reasons.LOST, text, self.run))
 
     def _out_of_time(self) -> None:
-        asked = (
-            self.terms.stop_timeout
-            if self.terms.start_timeout is None
-            else (self.terms.start_timeout)
-        )
-        reason = reasons.NOT_STOPPED
-        if self.wish is Wish.FOLLOW:
-            reason = reasons.NOT_READY if self.status is not None else reasons.UNREACHABLE
+        reason, asked = reasons.NOT_STOPPED, self.terms.stop_timeout
+        if self.terms.start_timeout is not None:
+            reason, asked = reasons.NOT_READY, self.terms.start_timeout
+            if self.status is None:
+                reason = reasons.UNREACHABLE
         text = f"after {asked:.6g}s "
         if self.stage is not Stage.FOLLOWING or self.status is None:
             text += "the server cannot be reached, and the state is unknown"

@@ -35,12 +35,13 @@ def may_claim(
 ) -> bool:
     """Whether a manager may become the owner now.
 
-    The same instance comes back after a lost link; another one of the same name may follow
+    The same instance comes back after a lost link (its own word, so that it counts only
+    with the name in the certificate); another one of the same name may follow
     one whose link has ended, as a manager does that was killed and restarted. Everybody
     else waits for the lease, or takes over.
     """
-    if owner is None or takeover or owner.instance == instance:
+    if owner is None or takeover:
         return True
-    if owner.name == name and not owner.connected:
+    if owner.name == name and (owner.instance == instance or not owner.connected):
         return True
     return now >= owner.expires(lease)

@@ -34,7 +34,8 @@ def verdict(outcome: Outcome) -> tuple[Reason, int]:
     code = outcome.status.shell_code
     if code is None:
         return reasons.UNKNOWN_STATUS, 210
-    return reason, code
+    # 0 is success to the cluster, and where it is not among the success codes it is none.
+    return reason, code or 1
 
 
 def recent(restarts: tuple[float, ...], now: float, window: float) -> tuple[float, ...]:

@@ -8,6 +8,9 @@ and the peer after it has received (RemoteProtocolError). An absent cell is an e
                                         ↑                └Refused→ IDLE        │
                                         └──────── Done ── RELEASING ←Release───┘
 
+Answers to earlier requests may still come while a claim or a release is unanswered: only
+the answer to it, by its ``seq``, ends that stage.
+
 A connection claims one application at most: cmappmgr is one process an application. What
 a peer may say about which application is its ``Identity``'s to tell.
 """
@@ -53,6 +56,8 @@ class Stage(StrEnum):
 _STAY_IDLE = (Status, Stop, Start, Restart, Reload, Logs, State, Text, Done, Refused)
 _STAY_OWNER = (Poll, Ack, Stop, Status, State, Ended, Done, Refused)
 _STAY_RELEASING = (State, Ended, Refused)
+# Stages that a request has begun and its own answer ends.
+_AWAITING = frozenset({Stage.CLAIMING, Stage.RELEASING})
 
 TABLE: Mapping[tuple[Stage, type[Message]], Stage] = {
     (Stage.GREETING, Hello): Stage.GREETED,
@@ -63,6 +68,7 @@ TABLE: Mapping[tuple[Stage, type[Message]], Stage] = {
     (Stage.CLAIMING, State): Stage.OWNER,
     (Stage.CLAIMING, Ended): Stage.OWNER,
     (Stage.CLAIMING, Refused): Stage.IDLE,
+    (Stage.CLAIMING, Done): Stage.CLAIMING,
     **{(Stage.OWNER, kind): Stage.OWNER for kind in _STAY_OWNER},
     (Stage.OWNER, Release): Stage.RELEASING,
     **{(Stage.RELEASING, kind): Stage.RELEASING for kind in _STAY_RELEASING},
@@ -75,26 +81,33 @@ ADMINISTRATION = (Start, Restart, Reload, Logs)
 class Session:
     """One end's view of one conversation."""
 
-    __slots__ = ("stage",)
+    __slots__ = ("_awaited", "stage")
 
     def __init__(self) -> None:
         self.stage = Stage.GREETING
+        self._awaited = 0  # the ``seq`` whose answer ends the stage, if it is one of _AWAITING
 
     def sent(self, message: Message) -> None:
         """Note what this end says. Raises LocalProtocolError where it may not be said."""
-        following = TABLE.get((self.stage, type(message)))
-        if following is None:
+        if not self._follow(message):
             kind = type(message).__name__
             raise LocalProtocolError(f"cannot send {kind} in stage '{self.stage}'")
-        self.stage = following
 
     def received(self, message: Message) -> None:
         """Note what the peer says. Raises RemoteProtocolError where it may not be said."""
-        following = TABLE.get((self.stage, type(message)))
-        if following is None:
+        if not self._follow(message):
             kind = type(message).__name__
             raise RemoteProtocolError(f"the peer sent {kind} in stage '{self.stage}'")
-        self.stage = following
+
+    def _follow(self, message: Message) -> bool:
+        """Go where the message leads; False where it may not be said."""
+        following = TABLE.get((self.stage, type(message)))
+        if following is None:
+            return False
+        if self.stage not in _AWAITING or message.seq == self._awaited:
+            self._awaited = message.seq
+            self.stage = following
+        return True
 
 
 class Identity(NamedTuple):

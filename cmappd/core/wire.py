@@ -21,10 +21,13 @@ _replies = msgspec.json.Decoder[Reply](Reply)
 
 
 def encode(message: Message) -> bytes:
-    """The frame of one message. Raises LocalProtocolError if it is too large to be sent."""
-    frame = _encoder.encode(message) + b"\n"
+    """The frame of one message. Raises LocalProtocolError if it cannot be sent."""
+    kind = type(message).__name__
+    try:
+        frame = _encoder.encode(message) + b"\n"
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"cannot send {kind}: {error}") from None
     if len(frame) > MAX_FRAME:
-        kind = type(message).__name__
         raise LocalProtocolError(f"cannot send {kind}: {len(frame)} bytes are over {MAX_FRAME}")
     return frame
 
@@ -36,17 +39,20 @@ class Receiver(Generic[Said]):
 
     def __init__(self, decoder: msgspec.json.Decoder[Said]) -> None:
         self._decoder = decoder
-        self._partial = b""
+        self._partial = bytearray()
 
     def receive(self, data: bytes) -> list[Said]:
         """The messages that ``data`` completes. Raises RemoteProtocolError at the first bad one."""
-        *frames, self._partial = (self._partial + data).split(b"\n")
-        messages = [self._decode(frame) for frame in frames]
+        self._partial += data
+        messages: list[Said] = []
+        if b"\n" in data:  # or a frame that comes byte by byte would be searched each time
+            *frames, self._partial = self._partial.split(b"\n")
+            messages = [self._decode(frame) for frame in frames]
         if len(self._partial) >= MAX_FRAME:
             raise RemoteProtocolError(f"a frame is over {MAX_FRAME} bytes")
         return messages
 
-    def _decode(self, frame: bytes) -> Said:
+    def _decode(self, frame: bytearray) -> Said:
         if len(frame) >= MAX_FRAME:
             raise RemoteProtocolError(f"a frame is over {MAX_FRAME} bytes")
         try:

@@ -37,8 +37,9 @@ class Listeners:
         for address in sorted(wanted - self._servers.keys()):
             try:
                 self._servers[address] = await self._listen(address)
-            except OSError as error:
-                problems.append(f"cannot listen on {address}: {error.strerror or error}")
+            except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
+                why = getattr(error, "strerror", None) or error
+                problems.append(f"cannot listen on {address}: {why}")
         return problems
 
     def _use_certificates(self, section: Tls | None) -> list[str]:
@@ -69,8 +70,8 @@ class Listeners:
 
     async def open_control(self, path: str) -> None:
         """Listen on the control socket. Raises ConfigError."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # the lock on the state directory says that nobody uses it
+        # asyncio removes the socket of an earlier server, and nothing else; the lock on the
+        # state directory says that nobody uses it.
         mask = os.umask(0o177)
         try:
             self._control = await asyncio.get_running_loop().create_unix_server(

@@ -1,6 +1,8 @@
 """The configuration from the files: read, checked, and settled against what is in force."""
 
+import glob
 import os
+from pathlib import PurePosixPath
 
 from cmappd.core.config import Parsed, Problem, Source, includes, parse
 from cmappd.core.plan import Config, settle
@@ -51,8 +53,19 @@ class Loader:
         return sorted(found)
 
     def watched(self) -> tuple[str, ...]:
-        """The files that were read and the patterns that gave them."""
-        return (*self._files, *self._patterns)
+        """The files that were read, and the directories where others may come."""
+        directories = (found for one in self._patterns for found in _directories_of(one))
+        return tuple(dict.fromkeys((*self._files, *directories)))
+
+
+def _directories_of(pattern: str) -> list[str]:
+    """The directories that have, or may come to have, files of an absolute pattern."""
+    directory = PurePosixPath(pattern).parent
+    found = glob.glob(str(directory))
+    while glob.has_magic(str(directory)):
+        directory = directory.parent
+        found += glob.glob(str(directory))
+    return [*found, str(directory)]
 
 
 def _read_one(path: str, sources: list[Source], failures: list[Problem]) -> None:

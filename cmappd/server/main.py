@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -9,6 +10,7 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from cmappd import __version__
@@ -25,7 +27,7 @@ from cmappd.server.reload import Reloader
 from cmappd.server.world import World
 from cmappd.system import files
 from cmappd.system.notify import notify
-from cmappd.system.process import become_subreaper
+from cmappd.system.process import become_supervisor
 from cmappd.system.tree import Forest, snapshot
 from cmappd.system.watch import Watcher
 
@@ -106,8 +108,8 @@ def _prepare(config: Config) -> tuple[World, str]:
     state = config.server.state_directory or paths.state_directory
     files.private_directory(state)
     files.lock(os.path.join(state, "lock"))
-    os.makedirs(paths.log_directory, mode=0o750, exist_ok=True)
-    become_subreaper()
+    _make_log_directory(paths.log_directory)
+    become_supervisor()
     _allow_many_files()
     epoch = secrets.token_hex(4)
     world = World(
@@ -124,6 +126,13 @@ def _prepare(config: Config) -> tuple[World, str]:
         pids = " ".join(str(member.pid) for member in members)
         logger.warning("%s: processes of an earlier cmappserver still run: pid %s", app, pids)
     return world, config.server.control or os.path.join(state, "control.sock")
+
+
+def _make_log_directory(path: str) -> None:
+    try:
+        os.makedirs(path, mode=0o750, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make directory {path}: {error.strerror}") from error
 
 
 def _boot_id() -> str:
@@ -161,7 +170,8 @@ async def _keep_house(world: World, connections: Connections) -> None:
         connections.sweep()
         sweeps += 1
         if sweeps % OBSERVE_EVERY == 0:
-            world.forest.observe(snapshot())
+            with contextlib.suppress(OSError):  # too many open files: the next time will do
+                world.forest.observe(snapshot())
 
 
 def _signals(
@@ -175,10 +185,16 @@ def _signals(
             registry.kill()
         ended.set()
 
-    loop.add_signal_handler(signal.SIGTERM, end)
-    loop.add_signal_handler(signal.SIGINT, end)
-    loop.add_signal_handler(signal.SIGHUP, lambda: reloader.ask(0, lambda _reply: None))
+    _on(loop, signal.SIGTERM, end)
+    _on(loop, signal.SIGINT, end)
+    _on(loop, signal.SIGHUP, lambda: reloader.ask(0, lambda _reply: None))
     return ended
+
+
+def _on(loop: asyncio.AbstractEventLoop, signum: int, callback: Callable[[], None]) -> None:
+    # Not loop.add_signal_handler: that learns of signals from bytes in a small pipe, and a
+    # thousand SIGCHLDs at once would push a SIGTERM out of it.
+    signal.signal(signum, lambda _signum, _frame: loop.call_soon_threadsafe(callback))
 
 
 # The end -----------------------------------------------------------------------------

@@ -10,14 +10,17 @@ from cmappd.core.events import Checked, Event, Exited, Gone, Launched, NotLaunch
 from cmappd.core.state import ExitStatus
 from cmappd.errors import CmappdError, LaunchError
 from cmappd.server.environment import environment_of
+from cmappd.server.leftovers import still_left
 from cmappd.server.world import World
 from cmappd.system import users
 from cmappd.system.logs import Capture, LogFile
 from cmappd.system.probe import probe
-from cmappd.system.process import Identity, Launch, launch, send
+from cmappd.system.process import Identity, Launch, launch
 
 TAIL_LINES = 20
-TAIL_BYTES = 8 * 1024
+# In JSON a byte takes up to six: this, and as much of a health check, fits into one frame.
+TAIL_BYTES = 4 * 1024
+DETAIL_LENGTH = 1000
 
 
 class Runner:
@@ -44,7 +47,7 @@ class Runner:
             self._refuse_leftovers()
             self._main = self._launch(run, definition)
         except (CmappdError, OSError) as error:
-            self._post(NotLaunched(run, str(error)))
+            self._post(NotLaunched(run, str(error)[:DETAIL_LENGTH]))
             return
         self._world.forest.plant(run, self._main)
         self._world.reaper.watch(self._main.pid, lambda status: self._ended(run, status))
@@ -52,15 +55,17 @@ class Runner:
 
     def _refuse_leftovers(self) -> None:
         """Never two: a tree that an earlier cmappserver left must be gone first."""
-        left = [one for one in self._world.leftovers.get(self._name, ()) if send(one, 0)]
+        world = self._world
+        if self._name not in world.leftovers:
+            return
+        left = still_left(world.state_directory, world.epoch, self._name)
         if left:
-            self._world.leftovers[self._name] = left
             pids = " ".join(str(one.pid) for one in left)
             raise LaunchError(
                 "cannot start: processes of an earlier cmappserver still run; "
                 f"end them first (pid {pids})"
             )
-        self._world.leftovers.pop(self._name, None)
+        del world.leftovers[self._name]
 
     def _launch(self, run: str, definition: Application) -> Identity:
         output = self._open_log(definition).writer()

@@ -56,8 +56,9 @@ def read_stat(pid: int) -> Stat | None:
     # A main thread that has ended looks like a zombie while the other threads run on.
     alive = fields[0] not in b"ZX" or int(fields[17]) > 1
     memory = fields[20] != b"0"
-    # Its start equals its end when it is empty; both are 0 in the middle of an exec.
-    environment = memory and (fields[47] != fields[48] or fields[48] == b"0")
+    # Its start equals its end when it is empty; but so they may in the middle of an exec,
+    # at the very end of which the end of the code ceases to be 0.
+    environment = memory and (fields[47] != fields[48] or fields[24] == b"0")
     return Stat(pid, int(fields[1]), int(fields[3]), int(fields[19]), alive, memory, environment)
 
 
@@ -99,9 +100,7 @@ def environment(pid: int) -> bytes:
         for tid in _threads(pid):  # the main thread may have ended, and has no memory then
             try:
                 found = _read(f"/proc/{pid}/task/{tid}/environ")
-            except PermissionError:
-                return b""
-            except (FileNotFoundError, ProcessLookupError):
+            except OSError:
                 continue
             if found:
                 return found

@@ -49,7 +49,6 @@ def launch(spec: Launch) -> Identity:
     The caller must have the pid watched by the reaper before the loop runs again.
     """
     options = _account_options(spec)
-    _stop_ignoring()
     blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         child = subprocess.Popen(
@@ -214,8 +213,13 @@ def send(identity: Identity, signum: int) -> bool:
     return True
 
 
-def become_subreaper() -> None:
-    """From now on orphaned descendants become our children (PR_SET_CHILD_SUBREAPER(2const))."""
+def become_supervisor() -> None:
+    """Prepare this process to launch others; call it once, before the first.
+
+    Orphaned descendants become our children (PR_SET_CHILD_SUBREAPER(2const)), and what we
+    were told to ignore, the launched do not ignore.
+    """
+    _stop_ignoring()
     if _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -92,7 +92,8 @@ class Watcher:
                 timer.cancel()
         self._stop_threads()
         deadline = self._loop.time() + CLOSE_TIMEOUT
-        while any(t.is_alive() for t in self._threads) and self._loop.time() < deadline:
+        # A thread's end sets no asyncio event.
+        while any(t.is_alive() for t in self._threads) and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(STEP_MS / 5000)
 
     def _follow(self) -> bool:
@@ -100,29 +101,33 @@ class Watcher:
         interest = interest_in(self._paths)
         if self.polling or _directories(interest) == self._armed:
             self._interest = interest
-            return self.polling
+            return False
         self._arm()
         return True
 
     def _arm(self) -> None:
         """Watch every directory that leads to our paths, with a new thread."""
+        reason = "directories come and go"
         for _ in range(ARM_ATTEMPTS):
             self._interest = interest_in(self._paths)
             directories = _directories(self._interest)
             try:
                 thread = _WatchThread(directories, self._loop, self._on_changes, self._on_failure)
-            except FileNotFoundError:
-                continue
             except (OSError, RuntimeError) as error:
-                self._fall_back(str(error))
-                return
+                reason = str(error)
+                continue
             self._stop_threads()
             self._threads.append(thread)
             thread.start()
             self._armed = directories
+            # What appeared before it was watched would never be seen.
             if _directories(interest_in(self._paths)) == directories:
-                break
-        if self._armed and self._poll_timer is not None:
+                self._end_polling()
+                return
+        self._fall_back(reason)
+
+    def _end_polling(self) -> None:
+        if self._poll_timer is not None:
             self._poll_timer.cancel()
             self._poll_timer = None
             self._report("inotify works again")
@@ -201,8 +206,8 @@ class _WatchThread(threading.Thread):
         self._loop = loop
         self._on_changes = on_changes
         self._on_failure = on_failure
-        # Not recursive. A directory that may not be read is left out: so is it for the reader.
-        self._notify = RustNotify(list(directories), False, False, 0, False, True)
+        # Not recursive, and no error ignored: that flag would also ignore exhausted watches.
+        self._notify = RustNotify(list(directories), False, False, 0, False, False)
 
     def run(self) -> None:
         try:
@@ -269,9 +274,8 @@ def _links_in(directory: str) -> list[str]:
 
 
 def _directories(interest: Interest) -> Snapshot:
-    """The directories that are there; a replaced one differs."""
-    found = {directory: _state(directory) for directory in interest}
-    return {directory: state for directory, state in found.items() if state}
+    """The directories that can be read, which inotify requires; a replaced one differs."""
+    return {path: _state(path) for path in interest if os.access(path, os.R_OK)}
 
 
 def _snapshot(interest: Interest) -> Snapshot:

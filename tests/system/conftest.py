@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cmappd.system.proc import children, read_stat
-from cmappd.system.process import Launch, become_subreaper
+from cmappd.system.process import Launch, become_supervisor
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -36,7 +36,7 @@ def open_files() -> set[tuple[str, str]]:
 def family() -> Iterator[None]:
     """Makes this process the subreaper; afterwards no child and no descriptor may be left."""
     before = open_files()
-    become_subreaper()
+    become_supervisor()
     yield
     left = [read_stat(pid) for pid in children(os.getpid())]
     for stat in left:

@@ -15,7 +15,7 @@ import pytest
 from cmappd.core.state import ExitStatus
 from cmappd.errors import LaunchError
 from cmappd.system.proc import Identity, exists, read_stat
-from cmappd.system.process import Launch, describe, launch, send
+from cmappd.system.process import Launch, become_supervisor, describe, launch, send
 
 from .conftest import Scripts, open_files, until
 
@@ -79,6 +79,7 @@ def test_signals_of_the_child_are_clean(scripts: Scripts) -> None:
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
     old_handlers = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGHUP, signal.SIGQUIT)}
     assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
+    become_supervisor()  # as the server does once, at its start
     try:
         heard = said(scripts, scripts.launch("/bin/grep", "^Sig[BI]", "/proc/self/status"))
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= {signal.SIGUSR1, signal.SIGTERM}
