@@ -190,17 +190,11 @@ def _version(asked: "Namespace") -> int:
 
 
 def _check(asked: "Namespace") -> int:
-    from cmappd.errors import ConfigError
-    from cmappd.server.load import load
+    from cmappd.server.check import check
 
-    path = os.path.abspath(asked.file)
-    try:
-        config = load(path)
-    except ConfigError as error:
-        return _complain(str(error), FAILED)
-    if config.problems:
-        return _complain("\n".join(map(str, config.problems)), FAILED)
-    count = len(config.apps)
+    count, findings = check(os.path.abspath(asked.file))
+    if findings:
+        return _complain("\n".join(findings), FAILED)
     print(f"{asked.file}: ok, {count} application{'' if count == 1 else 's'}")
     return 0
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from cmappd.core import tell
+from cmappd.core import wording
 from cmappd.core.messages import AppStatus
 from cmappd.core.state import Health, Phase
 
@@ -78,7 +78,7 @@ def _notes(status: AppStatus) -> list[str]:
     if status.problem:
         notes.append(f"problem: {status.problem}")
     if status.last is not None and status.phase in (Phase.FAILED, Phase.BACKOFF):
-        notes.append(tell.outcome_text(status.last))
+        notes.append(wording.outcome_text(status.last))
     return notes
 
 
@@ -90,7 +90,7 @@ def _details(status: AppStatus) -> list[str]:
         "started": "" if status.started is None else _wall(status.started),
         "definition": status.definition,
         "health output": status.health_output.strip(),
-        "last": "" if status.last is None else tell.outcome_text(status.last),
+        "last": "" if status.last is None else wording.outcome_text(status.last),
     }
     return [f"{name}: {printable(value)}" for name, value in facts.items() if value]
 

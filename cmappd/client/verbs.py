@@ -7,8 +7,8 @@ from typing import NamedTuple
 from cmappd import reasons
 from cmappd.client.call import Call, Opener, RefusedError, call
 from cmappd.client.link import LinkError
-from cmappd.core import policy, tell
-from cmappd.core.errands import FIRST_RETRY, LAST_RETRY, Exit, Failure, exit_as
+from cmappd.core import policy, wording
+from cmappd.core.follow_actions import FIRST_RETRY, LAST_RETRY, Exit, Failure, exit_as
 from cmappd.core.messages import Ack, AppStatus, Claim, Ended, Refused, Reply, State, Status, Stop
 from cmappd.core.state import Health, Phase
 from cmappd.reasons import Reason
@@ -77,7 +77,7 @@ def stop(errand: Errand, takeover: bool) -> Exit:
             if connection is None:
                 lost = Failure(reasons.LOST, f"asked to stop, result unknown: {error}")
                 return _failed(lost if asked else error.failure)
-            errand.say(f"the link was lost: {error}; trying again", tell.WARNING)
+            errand.say(f"the link was lost: {error}; trying again", wording.WARNING)
             errand = errand._replace(connect_until=errand.until)
             time.sleep(policy.back_off(asked - 1, FIRST_RETRY, LAST_RETRY, errand.chance))
 
@@ -94,7 +94,7 @@ def _stop(connection: Call, errand: Errand, takeover: bool) -> None:
 def _acknowledge(connection: Call, errand: Errand, reply: Reply, owner: bool) -> None:
     if not isinstance(reply, Ended):
         return
-    errand.say(tell.outcome_text(reply.outcome), tell.INFO)
+    errand.say(wording.outcome_text(reply.outcome), wording.INFO)
     if owner:
         connection.tell(Ack(connection.seq(), reply.outcome.run))
 
@@ -134,7 +134,7 @@ def _line(status: AppStatus) -> str:
     if status.survivors:
         facts.append(f"left: pid {', '.join(map(str, status.survivors))}")
     if status.phase in (Phase.STOPPED, Phase.FAILED) and status.last is not None:
-        facts.append(tell.outcome_text(status.last))
+        facts.append(wording.outcome_text(status.last))
     if status.problem:
         facts.append(f"problem: {status.problem}")
     return ", ".join(facts)

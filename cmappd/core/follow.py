@@ -21,8 +21,8 @@ Rules:
 from enum import Enum
 
 from cmappd import reasons
-from cmappd.core import policy, tell
-from cmappd.core.errands import (
+from cmappd.core import policy, wording
+from cmappd.core.follow_actions import (
     ATTEMPT,
     FIRST_RETRY,
     LAST_RETRY,
@@ -59,7 +59,7 @@ from cmappd.core.messages import (
     Welcome,
 )
 from cmappd.core.state import Phase
-from cmappd.core.tell import ERROR, INFO, WARNING
+from cmappd.core.wording import ERROR, INFO, WARNING
 
 SETTLE = 1.0  # seconds to wait until the server has noted that we know the outcome
 
@@ -96,7 +96,7 @@ class Follower:
         self._stopping: int | None = None  # the unanswered stop
         self._settling: set[int] = set()  # unanswered requests of SETTLING
         self._exit: Exit | None = None  # after SETTLING; None: claim again
-        self._claimed = False
+        self._claiming: int | None = None  # the last claim; None: none was ever sent
         self._guest: tuple[str, str] | None = None  # boot id and epoch
         self._rebooted = False  # since the last link
         self._cleared = False  # an outcome of an earlier manager's run was out of the way
@@ -155,8 +155,8 @@ class Follower:
             self._answer(message, now)
         elif isinstance(message, Welcome):
             self._welcome(message)
-        elif self.stage is Stage.CLAIMING and message.seq not in (0, self._claim_seq):
-            pass  # the answer to what was asked before the claim
+        elif self.stage is Stage.CLAIMING and not self._is_answer(message):
+            pass  # until the claim is answered, nothing that is said is about our ownership
         elif isinstance(message, State):
             self._state(message, now)
         elif isinstance(message, Ended):
@@ -183,7 +183,7 @@ class Follower:
         """SIGTERM: the first stops the application in order, the second kills it."""
         if self.stage in (Stage.SETTLING, Stage.OVER) and self._exit is not None:
             return []
-        if not self._claimed:
+        if self._claiming is None:
             self._over(Exit(reasons.STOPPED, 0, "asked to end before anything was started"))
             return self._flush()
         if self.wish is Wish.FOLLOW:
@@ -227,17 +227,21 @@ class Follower:
 
     def _claim(self) -> None:
         fresh = self.status is None
-        self._claimed = True
+        self._claiming = self._next()
         self.stage = Stage.CLAIMING
         self._send(
             Claim(
-                self._next(),
+                self._claiming,
                 self.terms.app,
                 run=self.run,
                 start=fresh and self.wish is Wish.FOLLOW,
                 takeover=fresh and self.terms.takeover,
             )
         )
+
+    def _is_answer(self, message: Reply) -> bool:
+        goodbye = isinstance(message, Refused) and message.seq == 0
+        return message.seq == self._claiming or goodbye
 
     def _state(self, state: State, now: float) -> None:
         if self.stage is Stage.CLAIMING:
@@ -275,7 +279,7 @@ class Follower:
 
     def _note(self, state: State) -> None:
         """Tell what changed, once and with the run that it is about."""
-        lines = tell.changes(self.status, state.status)
+        lines = wording.changes(self.status, state.status)
         self.status = state.status
         self._guest = (state.boot_id, state.epoch)
         for line in lines:
@@ -287,8 +291,8 @@ class Follower:
         end = exit_after(outcome, self.wish, rebooted=self._rebooted)
         stale = self.status is None and self.wish is Wish.FOLLOW and is_stale(outcome)
         severity = INFO if end.code == 0 or stale else ERROR
-        self._actions.append(Log(tell.Line(end.text, severity), outcome.run))
-        self._actions += [Log(line, outcome.run) for line in tell.evidence(ended)]
+        self._actions.append(Log(wording.Line(end.text, severity), outcome.run))
+        self._actions += [Log(line, outcome.run) for line in wording.evidence(ended)]
         again = stale and not self._cleared
         self._cleared = self._cleared or stale
         requests = (Ack(self._next(), outcome.run), Release(self._next()))
@@ -378,7 +382,7 @@ class Follower:
         last = "no answer" if self._failure is None else self._failure.text
         self._actions.append(Close())
         if self.status is None:
-            unknown = "; it may have been started" if self._claimed else ""
+            unknown = "; it may have been started" if self._claiming is not None else ""
             self._over(exit_as(reasons.UNREACHABLE, f"{last}{unknown}", None))
         else:
             text = f"the application's state is unknown; last: {last}"
@@ -422,7 +426,7 @@ class Follower:
         self._actions.append(Send(message))
 
     def _say(self, text: str, severity: int) -> None:
-        self._actions.append(Log(tell.Line(text, severity), self.run))
+        self._actions.append(Log(wording.Line(text, severity), self.run))
 
     def _flush(self) -> list[Action]:
         actions, self._actions = self._actions, []

@@ -107,7 +107,7 @@ class ManagerConnection(asyncio.Protocol):
             return
         self._flush()
         for chunk in chunks:
-            if self._peer is not None:
+            if self._peer is not None and not self._peer.over:
                 self._peer.receive(chunk)
         if self._pipe.closed:
             self.hang_up()
@@ -120,14 +120,16 @@ class ManagerConnection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport.is_closing():
             return
+        # Before it is added to: one long answer is no fault of who asked for it.
+        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+            self.cut("it does not read what it is sent")
+            return
         try:
             self._pipe.send(data)
         except TlsError as error:
             self.cut(str(error))
             return
         self._flush()
-        if self._transport.get_write_buffer_size() > MAX_UNSENT:
-            self.cut("it does not read what it is sent")
 
     def _flush(self) -> None:
         data = self._pipe.outgoing()
@@ -146,7 +148,11 @@ class ManagerConnection(asyncio.Protocol):
         name = f"{self._peer.name} at {self._address}" if self._peer else self._address
         self._connections.complain(f"{name}: disconnected: {why}")
         self._connections.closed(self)
-        self._transport.close() if self._peer is None else self._transport.abort()
+        if self._peer is None:
+            self._transport.close()
+            return
+        self._peer.over = True
+        self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.closed(self)
@@ -176,9 +182,11 @@ class ControlConnection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport.is_closing():
             return
-        self._transport.write(data)
         if self._transport.get_write_buffer_size() > MAX_UNSENT:
+            self._peer.over = True
             self._transport.abort()
+            return
+        self._transport.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._peer.parted()

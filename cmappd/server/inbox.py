@@ -25,6 +25,11 @@ class Inbox(Generic[Item]):
         self._items.append(item)
         _wake(self._waiter)
 
+    def drain(self) -> list[Item]:
+        """All items, when the task takes no more."""
+        items, self._items = self._items, []
+        return items
+
     async def take(self, deadline: float | None) -> Item | None:
         """The next item; None when the deadline (loop time, seconds) has come without one."""
         if not self._items:

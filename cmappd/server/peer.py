@@ -65,6 +65,7 @@ class Peer:
         "_session",
         "_write",
         "instance",
+        "over",
     )
 
     def __init__(
@@ -83,6 +84,7 @@ class Peer:
         self._owned: Supervisor | None = None  # of the application it has claimed
         self._asked: set[Supervisor] = set()  # who must hear when the connection ends
         self.instance = ""
+        self.over = False  # it is being cut: nothing more that it says counts
 
     @property
     def name(self) -> str:
@@ -102,6 +104,7 @@ class Peer:
 
     def hang_up(self) -> None:
         """End the connection when what was sent is on its way."""
+        self.over = True
         self._close()
 
     def parted(self) -> None:
@@ -113,6 +116,8 @@ class Peer:
         """Take what the peer has sent; a peer that breaks the rules is told so and cut."""
         try:
             for message in self._receiver.receive(data):
+                if self.over:
+                    return
                 self._session.received(message)
                 self._serve(message)
         except ProtocolError as error:
@@ -161,13 +166,15 @@ class Peer:
         if not self._may_drive(app):
             return Refused(seq, "denied", f"{self.name} may not drive '{app}' in this guest")
         supervisor = registry.find(app)
-        if supervisor is None or (supervisor.app.removed and supervisor.at_rest):
+        if self._office.world.ending and (supervisor is None or not isinstance(message, Stop)):
+            return Refused(seq, "operator", "cmappserver has been told to end")
+        if supervisor is None or (
+            supervisor.app.removed and _needs_definition(supervisor, message)
+        ):
             problem = registry.problem(app)
             if problem:
                 return Refused(seq, "not-started", f"the definition of '{app}' is bad: {problem}")
             return Refused(seq, "unknown-app", f"there is no application '{app}' in this guest")
-        if self._office.world.ending and not isinstance(message, Stop):
-            return Refused(seq, "operator", "cmappserver has been told to end")
         return None
 
     def _may_drive(self, app: str) -> bool:
@@ -211,3 +218,8 @@ class Peer:
         text = supervisor.runner.log_tail(message.lines, LOG_SIZE)
         pieces = [text[at : at + TEXT_SIZE] for at in range(0, len(text), TEXT_SIZE)]
         self.send(*(Text(message.seq, piece) for piece in pieces), Done(message.seq))
+
+
+def _needs_definition(supervisor: Supervisor, message: Request) -> bool:
+    """Whether a removed application is too far gone for this request."""
+    return supervisor.at_rest or isinstance(message, Restart)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # How often SIGKILL is sent before what is left is called surviving it.
 KILLS_TO_SURVIVE = 3
+PROBLEM_LENGTH = 2000  # characters; the log has all of it
 
 
 def describe(supervisor: "Supervisor", now: float) -> AppStatus:
@@ -42,7 +43,7 @@ def describe(supervisor: "Supervisor", now: float) -> AppStatus:
         restart_pending=app.phase in ALIVE
         and supervisor.launched_as != plan.launch_hash(app.definition),
         removed=app.removed,
-        problem="; ".join(problems),
+        problem="; ".join(problems)[:PROBLEM_LENGTH],
         last=app.last,
     )
 

@@ -43,18 +43,17 @@ from cmappd.core.messages import Restart as AskRestart
 from cmappd.core.messages import Start as AskStart
 from cmappd.core.messages import Stop as AskStop
 from cmappd.core.ownership import Owner
-from cmappd.core.policy import verdict
 from cmappd.core.state import Cause, Goal, Phase
 from cmappd.server.custody import Custody, Link
 from cmappd.server.inbox import Inbox
-from cmappd.server.narration import how, narrate
+from cmappd.server.narration import narrate
 from cmappd.server.runner import Runner
 from cmappd.server.status import describe
+from cmappd.server.waiting import REST, Waiting, WaitingRoom
 from cmappd.server.world import World
 
-REST = frozenset({Phase.STOPPED, Phase.FAILED})
-# Requests that may wait for one application at a time, from all peers together.
-MAX_WAITING = 64
+# So much later than the end of a lease, seconds, and this process itself was not running.
+PAUSED = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +72,6 @@ class Parted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A request that is answered when the application has got there."""
-
-    link: Link
-    seq: int
-    down: bool  # it waits for the end; otherwise for readiness
-    but: str | None = None  # readiness of another run than this one
-
-
-@dataclass(frozen=True, slots=True)
 class Mended:
     """What is wrong with the stanza in the files has changed; empty: nothing is."""
 
@@ -97,6 +86,7 @@ class Supervisor:
 
     __slots__ = (
         "_inbox",
+        "_left",
         "_published",
         "_waiting",
         "_world",
@@ -112,7 +102,8 @@ class Supervisor:
     def __init__(self, world: World, name: str, definition: Application) -> None:
         self._world = world
         self._inbox: Inbox[Item] = Inbox()
-        self._waiting: list[_Waiting] = []
+        self._waiting = WaitingRoom()
+        self._left = False  # the task has ended; nothing is taken from the inbox any more
         self._published: tuple[object, ...] = ()
         self.app = App(name, world.epoch, definition)
         self.custody = Custody()
@@ -124,7 +115,10 @@ class Supervisor:
 
     def post(self, item: Item) -> None:
         """Tell the application something; the task takes it in order."""
-        self._inbox.post(item)
+        if not self._left:
+            self._inbox.post(item)
+        elif isinstance(item, Said):
+            self._turn_away(item)
 
     @property
     def at_rest(self) -> bool:
@@ -141,6 +135,24 @@ class Supervisor:
                 self._handle(item)
         finally:
             self.runner.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nobody may wait for an answer that will not come."""
+        self._left = True
+        for item in self._inbox.drain():
+            if isinstance(item, Said):
+                self._turn_away(item)
+
+    def _turn_away(self, said: Said) -> None:
+        seq = said.message.seq
+        if isinstance(said.message, Ack | Release):
+            said.link.send(Done(seq))
+        elif self._world.ending:
+            said.link.send(Refused(seq, "operator", "cmappserver has been told to end"))
+        else:
+            text = f"there is no application '{self.app.name}' in this guest any more"
+            said.link.send(Refused(seq, "unknown-app", text))
 
     def _has_left(self) -> bool:
         if not self.at_rest:
@@ -166,7 +178,7 @@ class Supervisor:
                 self._hear(link, message)
             case Parted(link):
                 self.custody.lost(link)
-                self._waiting = [one for one in self._waiting if one.link is not link]
+                self._waiting.leave(link)
             case Mended(problem):
                 self.problem = problem
             case Define(definition):
@@ -192,7 +204,10 @@ class Supervisor:
         while (event := lifecycle.due(self.app, now)) is not None:
             self._step(event)
         end = self._lease_end()
-        if end is not None and now >= end:
+        if end is not None and now >= end + PAUSED:
+            # A guest that was paused has heard nobody, and that is no silence of the manager.
+            self.custody.excuse(now)
+        elif end is not None and now >= end:
             self.custody.release()
             self._step(Stop(Cause.LEASE))
 
@@ -248,10 +263,10 @@ class Supervisor:
             case AskStop():
                 self._ask_stop(link, message, now)
             case AskStart(seq):
-                self._ask(link, _Waiting(link, seq, down=False), Start())
+                self._ask(Waiting(link, seq, down=False), Start())
             case AskRestart(seq):
                 but = self.app.run.id if self.app.run is not None else None
-                self._ask(link, _Waiting(link, seq, down=False, but=but), Restart(Cause.OPERATOR))
+                self._ask(Waiting(link, seq, down=False, but=but), Restart(Cause.OPERATOR))
 
     def _claim(self, link: Link, claim: Claim, now: float) -> None:
         lease = self.app.definition.manager.lease
@@ -276,19 +291,15 @@ class Supervisor:
             return
         cause = Cause.OPERATOR if link.administrator else Cause.MANAGER
         event = Kill(cause) if message.kill else Stop(cause)
-        self._ask(link, _Waiting(link, message.seq, down=True), event)
+        self._ask(Waiting(link, message.seq, down=True), event)
 
     def _may_stop(self, link: Link, owner: Owner, now: float) -> bool:
         over = now >= owner.expires(self.app.definition.manager.lease)
         return link.administrator or owner.name == link.name or over
 
-    def _ask(self, link: Link, waiting: _Waiting, event: Event) -> None:
-        if len(self._waiting) >= MAX_WAITING:
-            text = f"too many requests wait for '{self.app.name}'"
-            link.send(Refused(waiting.seq, "busy", text))
-            return
-        self._waiting.append(waiting)
-        self._step(event)
+    def _ask(self, waiting: Waiting, event: Event) -> None:
+        if self._waiting.admit(waiting, self.app.name):
+            self._step(event)
 
     # What others see -----------------------------------------------------------------
 
@@ -307,34 +318,10 @@ class Supervisor:
 
     def _publish(self) -> None:
         """Answer who has waited long enough, and tell the owner of what it can see."""
-        self._waiting = [one for one in self._waiting if not self._answer(one)]
+        self._waiting.answer(self.app)
         if self.custody.link is None:
             return
         visible = self._visible()
         if visible != self._published:
             self._published = visible
             self.custody.link.send(self.state(0))
-
-    def _answer(self, waiting: _Waiting) -> bool:
-        app = self.app
-        if waiting.down:
-            if not self.at_rest:
-                return False
-            waiting.link.send(Done(waiting.seq, f"{app.name} is stopped"))
-            return True
-        if app.phase is Phase.RUNNING and app.run is not None and app.run.id != waiting.but:
-            waiting.link.send(Done(waiting.seq, f"{app.name} is running, pid {app.run.pid}"))
-            return True
-        if not self.at_rest:
-            return False
-        waiting.link.send(self._not_started(waiting.seq))
-        return True
-
-    def _not_started(self, seq: int) -> Refused:
-        app = self.app
-        if app.removed:
-            return Refused(seq, "unknown-app", f"{app.name} is removed from the configuration")
-        if app.last is None:
-            return Refused(seq, "not-started", f"{app.name} was not started")
-        reason, _code = verdict(app.last)
-        return Refused(seq, reason.name, f"{app.name} {how(app.last)}")

@@ -2,12 +2,13 @@
 
 from collections import deque
 
+import msgspec
 import pytest
 
 from cmappd import reasons
-from cmappd.core import errands
-from cmappd.core.errands import Action, Close, Connect, Exit, Failure, Log, Send, Terms, Wish
+from cmappd.core import follow_actions
 from cmappd.core.follow import Follower, Stage
+from cmappd.core.follow_actions import Action, Close, Connect, Exit, Failure, Log, Send, Terms, Wish
 from cmappd.core.messages import (
     Ack,
     AppStatus,
@@ -77,7 +78,7 @@ def reclaim(
     follower.link_lost(REFUSED, now)
     assert follower.deadline is not None
     now = follower.deadline
-    assert follower.tick(now) == [Connect(min(now + errands.ATTEMPT, 30.0))]
+    assert follower.tick(now) == [Connect(min(now + follow_actions.ATTEMPT, 30.0))]
     follower.connected(now)
     actions = follower.message(welcome(boot=boot, epoch=epoch), now)
     return sent(actions)[0].seq, actions
@@ -168,6 +169,14 @@ def test_a_refusal_ends_it_with_its_reason(reason: str, code: int) -> None:
 @pytest.mark.parametrize("reason", ["app", "success", "stopped"])
 def test_a_refusal_for_no_reason_is_a_misbehaving_peer(reason: str) -> None:
     assert ending(greeted().message(Refused(2, reason, ""), 1.0)).code == 213
+
+
+def test_only_its_own_answer_grants_a_claim() -> None:
+    follower = greeted()
+    assert follower.message(state(0), 1.0) == []
+    assert follower.message(Ended(0, "oracle", EXIT_3), 1.0) == []
+    assert follower.message(Refused(1, "busy", ""), 1.0) == []
+    assert follower.stage is Stage.CLAIMING
 
 
 # Following -------------------------------------------------------------------------------
@@ -591,16 +600,8 @@ class Run:
             steps.append("lost")
             for reply in REPLIES:
                 if (self.session.stage, type(reply)) in TABLE:
-                    steps.append(reply)
-                    if isinstance(reply, Done | State) and self.last_seq:
-                        steps.append(_as(reply, self.last_seq))
+                    steps += [reply, msgspec.structs.replace(reply, seq=self.last_seq)]
         return steps
-
-
-def _as(reply: Done | State, seq: int) -> Reply:
-    if isinstance(reply, Done):
-        return Done(seq)
-    return State(seq, reply.status, reply.boot_id, reply.epoch)
 
 
 def test_whatever_happens_it_keeps_to_the_session_and_has_a_deadline_until_it_ends() -> None:
@@ -633,7 +634,7 @@ def test_left_alone_it_ends() -> None:
     """From wherever it is, if nothing comes any more, time alone ends it."""
     for follower in (Follower(TERMS, 0.0), greeted(), following()):
         while (now := follower.deadline) is not None:
-            assert now <= 30.0 + errands.ATTEMPT
+            assert now <= 30.0 + follow_actions.ATTEMPT
             follower.tick(now)
             if follower.stage is Stage.CONNECTING:
                 follower.link_lost(REFUSED, now)

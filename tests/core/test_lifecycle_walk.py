@@ -520,16 +520,13 @@ def test_stop_reaches_stopped_from_every_state(name: str, manners: Manners) -> N
         assert rest.app.phase is Phase.STOPPED, state
 
 
+def runs_after(serial: int) -> Reached:
+    return lambda app: app.phase is Phase.RUNNING and app.serial > serial
+
+
 @each
 @pytest.mark.parametrize("manners", [obeys_stop_signal, obeys_sigkill_only])
 def test_restart_reaches_running_in_a_new_run(name: str, manners: Manners) -> None:
     for state in walk(name).states.values():
-        if state.app.removed:
-            continue
-        before = state.app.serial
-        follow(
-            state,
-            Restart(Cause.OPERATOR),
-            manners,
-            lambda app, before=before: app.phase is Phase.RUNNING and app.serial > before,
-        )
+        if not state.app.removed:
+            follow(state, Restart(Cause.OPERATOR), manners, runs_after(state.app.serial))

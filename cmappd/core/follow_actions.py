@@ -4,7 +4,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from cmappd import reasons
-from cmappd.core import policy, tell
+from cmappd.core import policy, wording
 from cmappd.core.messages import AppStatus, Message, Refused, State
 from cmappd.core.state import REQUESTED, Cause, Goal, Outcome, Phase
 from cmappd.reasons import Reason
@@ -58,7 +58,7 @@ class Send(NamedTuple):
 class Log(NamedTuple):
     """Write this line; ``run`` is the one it speaks of, if any."""
 
-    line: tell.Line
+    line: wording.Line
     run: str | None
 
 
@@ -108,7 +108,7 @@ def exit_after(outcome: Outcome, wish: Wish, *, rebooted: bool) -> Exit:
         reason, code = reasons.STOPPED, 0
     elif rebooted and reason is reasons.UNKNOWN_STATUS:
         reason, code = reasons.GUEST_RESTARTED, 211
-    return Exit(reason, code, tell.outcome_text(outcome), outcome.run, outcome)
+    return Exit(reason, code, wording.outcome_text(outcome), outcome.run, outcome)
 
 
 def is_stale(outcome: Outcome) -> bool:

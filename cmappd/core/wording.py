@@ -34,6 +34,11 @@ _CAUSES = {
 }
 
 
+def cause_text(cause: Cause) -> str:
+    """Who or what ended a run."""
+    return _CAUSES[cause]
+
+
 def status_text(status: ExitStatus) -> str:
     """How a process ended, or nothing if nobody knows."""
     if status.signal is not None:
@@ -44,7 +49,7 @@ def status_text(status: ExitStatus) -> str:
 def outcome_text(outcome: Outcome) -> str:
     """How a run ended, in one line."""
     known = status_text(outcome.status)
-    parts = [_CAUSES[outcome.cause] + (f", {known}" if known else "")]
+    parts = [cause_text(outcome.cause) + (f", {known}" if known else "")]
     return ": ".join([*parts, outcome.detail] if outcome.detail else parts)
 
 

@@ -1,0 +1,236 @@
+"""cmappctl as a process, with a real peer on a unix socket."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cmappd.core.messages import (
+    AppStatus,
+    Done,
+    Hello,
+    Logs,
+    Message,
+    Refused,
+    Reload,
+    Restart,
+    Start,
+    State,
+    Status,
+    Stop,
+    Text,
+)
+from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Phase
+from tests.client.peer import PROGRAM, RUNNING, Conversation, Script, run, unix_peer
+
+FAILED = AppStatus(
+    "web",
+    Goal.DOWN,
+    Phase.FAILED,
+    health=Health.UNHEALTHY,
+    restarts=3,
+    restart_limit=3,
+    last=Outcome("r2", Cause.EXIT, ExitStatus(signal=9), success=False),
+)
+
+
+def answers(expected: type[Message], *replies: Message) -> Script:
+    """One request of this type, answered by these, as if they were for it."""
+
+    def script(peer: Conversation) -> None:
+        peer.greet()
+        request = peer.hear()
+        assert isinstance(request, expected)
+        assert request.seq == 2
+        peer.say(*replies)
+
+    return script
+
+
+def control(tmp_path: Path, script: Script, *words: str) -> tuple[int, str, str]:
+    path = tmp_path / "s"
+    with unix_peer(path, script):
+        return run("control", "--socket", path, *words)
+
+
+def state(status: AppStatus) -> State:
+    return State(2, status, "b", "e")
+
+
+def test_status_is_an_aligned_table(tmp_path: Path) -> None:
+    script = answers(Status, state(RUNNING), state(FAILED), Done(2, "x.toml:3: bad"))
+    code, output, errors = control(tmp_path, script, "status")
+    assert (code, errors) == (0, "")
+    assert output == (
+        "guest1: cmappserver 0.1, 2 applications\n"
+        "problem: x.toml:3: bad\n"
+        "NAME    STATE    HEALTH     PID  SINCE  OWNER  RESTARTS  NOTE\n"
+        "oracle  running  -          7    -      -      -\n"
+        "web     failed   unhealthy  -    -      -      3/3       ended by itself, signal 9\n"
+    )
+
+
+def test_status_as_json(tmp_path: Path) -> None:
+    script = answers(Status, state(FAILED), Done(2))
+    code, output, _ = control(tmp_path, script, "status", "--json", "web")
+    told = json.loads(output)
+    assert code == 0
+    assert told["guest"] == "guest1"
+    assert told["apps"][0]["last"]["status"]["signal"] == 9
+    assert told["apps"][0]["removed"] is False
+
+
+def test_status_of_what_is_not_there(tmp_path: Path) -> None:
+    script = answers(Status, Refused(2, "unknown-app", "there is no 'x'"))
+    assert control(tmp_path, script, "status", "x") == (1, "", "cmappctl: there is no 'x'\n")
+
+
+@pytest.mark.parametrize(("verb", "kind"), [("start", Start), ("stop", Stop), ("restart", Restart)])
+def test_changes_are_waited_for_one_by_one(
+    tmp_path: Path, verb: str, kind: Callable[[int, str], Message]
+) -> None:
+    def script(peer: Conversation) -> None:
+        peer.greet()
+        first = peer.hear()
+        assert first == kind(2, "a")
+        peer.say(Refused(2, "not-started", "a is broken"))
+        second = peer.hear()
+        assert second == kind(3, "b")
+        peer.say(Done(3, "b is so"))
+
+    assert control(tmp_path, script, verb, "a", "b") == (
+        1,
+        "b is so\n",
+        f"cmappctl: cannot {verb} a: a is broken\n",
+    )
+
+
+def test_a_change_that_takes_longer_than_its_timeout(tmp_path: Path) -> None:
+    def script(peer: Conversation) -> None:
+        peer.greet()
+        peer.hear()
+        peer.hear()
+
+    code, _, errors = control(tmp_path, script, "stop", "--timeout", "200ms", "a")
+    assert code == 1
+    assert "no answer in time" in errors
+
+
+def test_reload(tmp_path: Path) -> None:
+    assert control(tmp_path, answers(Reload, Done(2, "1 changed")), "reload") == (
+        0, "1 changed\n", "",
+    )  # fmt: skip
+
+
+def test_reload_of_a_broken_configuration(tmp_path: Path) -> None:
+    script = answers(Reload, Refused(2, "usage", "x.toml:1: bad\nx.toml:2: worse"))
+    assert control(tmp_path, script, "reload") == (
+        1, "", "cmappctl: x.toml:1: bad\ncmappctl: x.toml:2: worse\n",
+    )  # fmt: skip
+
+
+def test_logs(tmp_path: Path) -> None:
+    def script(peer: Conversation) -> None:
+        peer.greet()
+        assert peer.hear() == Logs(2, "a", 3)
+        peer.say(Text(2, "one\nt"), Text(2, "wo\n"), Done(2))
+
+    assert control(tmp_path, script, "logs", "a", "-n", "3") == (0, "one\ntwo\n", "")
+
+
+def test_nobody_at_the_socket(tmp_path: Path) -> None:
+    code, _, errors = run("control", "--socket", tmp_path / "none", "status")
+    assert code == 4
+    assert f"cannot reach cmappserver at {tmp_path}/none: it is not running, or" in errors
+
+
+def test_the_usual_socket_of_a_user(tmp_path: Path) -> None:
+    from cmappd.system import files
+
+    expected = files.default_paths(False, {"XDG_RUNTIME_DIR": str(tmp_path)}).control
+    program = "import os; os.geteuid = lambda: 1; " + PROGRAM.format("control")
+    done = subprocess.run(
+        [sys.executable, "-c", program, "status"],
+        env={"XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 4
+    assert expected in done.stderr
+
+
+def test_version_without_a_server(tmp_path: Path) -> None:
+    assert run("control", "--socket", tmp_path / "none", "version") == (0, "cmappctl 0.1.0\n", "")
+
+
+def test_version_with_one(tmp_path: Path) -> None:
+    def script(peer: Conversation) -> None:
+        peer.greet()
+
+    output = control(tmp_path, script, "version")[1]
+    assert output == "cmappctl 0.1.0\ncmappserver 0.1\n"
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("frobnicate",), ("start",), ("logs", "a", "-n", "0"), ("status", "--json", "-v")]
+)
+def test_wrong_arguments(words: tuple[str, ...]) -> None:
+    assert run("control", *words)[0] == 2
+
+
+def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
+    states = [state(AppStatus(f"app{n}", Goal.DOWN, Phase.STOPPED)) for n in range(3000)]
+    path = tmp_path / "s"
+    command = [sys.executable, "-c", PROGRAM.format("control"), "--socket", str(path), "status"]
+    with unix_peer(path, answers(Status, *states, Done(2))):
+        shell = ["/bin/bash", "-o", "pipefail", "-c", '"$@" | head -1', "bash", *command]
+        done = subprocess.run(shell, capture_output=True, text=True, timeout=15)
+    assert done.returncode == 0
+    assert done.stdout == "guest1: cmappserver 0.1, 3000 applications\n"
+    assert done.stderr == ""
+
+
+def test_hello_says_who_it_is(tmp_path: Path) -> None:
+    hellos: list[object] = []
+
+    def script(peer: Conversation) -> None:
+        hellos.append(peer.hear())
+
+    control(tmp_path, script, "version")
+    (hello,) = hellos
+    assert isinstance(hello, Hello)
+    assert hello.software == "cmappctl/0.1.0"
+    assert len(hello.instance) == 16
+
+
+# Without the server ------------------------------------------------------------------------
+
+
+def test_check(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    app = '[apps.a]\ncommand = ["/bin/true"]\n'
+    good.write_text(app)
+    bad.write_text(app + "colour = 3\n")
+    assert run("control", "check", good) == (0, f"{good}: ok, 1 application\n", "")
+    code, output, errors = run("control", "check", bad)
+    assert (code, output) == (1, "")
+    assert f"{bad}:3: apps.a.colour" in errors
+
+
+def test_pki(tmp_path: Path) -> None:
+    folder = str(tmp_path / "pki")
+    for words in (
+        ("init",),
+        ("issue", "guest", "g1", "--address", "127.0.0.1", "--address", "localhost"),
+        ("issue", "manager", "m1"),
+        ("revoke", "m1"),
+    ):
+        code, _, errors = run("control", "pki", *words, "--dir", folder)
+        assert code == 0, errors
+    assert (tmp_path / "pki" / "crl.pem").exists()
+    code, _, errors = run("control", "pki", "init", "--dir", folder)
+    assert code == 1
+    assert errors.startswith("cmappctl: cannot ")

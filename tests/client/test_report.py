@@ -1,0 +1,47 @@
+"""The report of cmappmgr."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cmappd import reasons
+from cmappd.client import report
+from cmappd.core.follow_actions import Exit
+from cmappd.core.state import Cause, ExitStatus, Outcome
+
+
+def test_it_says_all_that_is_known(tmp_path: Path) -> None:
+    outcome = Outcome("r1", Cause.UNHEALTHY, ExitStatus(signal=15), success=False, detail="3 times")
+    end = Exit(reasons.UNHEALTHY, 209, "ended", "r1", outcome)
+    path = tmp_path / "report.json"
+    path.write_text("old")
+    report.write(str(path), report.make(end, "oracle", "guest1", 0.0, 61.0))
+    assert json.loads(path.read_text()) == {
+        "reason": "unhealthy",
+        "code": 209,
+        "text": "ended",
+        "app": "oracle",
+        "guest": "guest1",
+        "run": "r1",
+        "cause": "unhealthy",
+        "exit_code": None,
+        "signal": 15,
+        "detail": "3 times",
+        "started": "1970-01-01T00:00:00Z",
+        "ended": "1970-01-01T00:01:01Z",
+    }
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_an_outcome(tmp_path: Path) -> None:
+    made = report.make(Exit(reasons.USAGE, 200, "why"), "oracle", None, 0.0, 1.0)
+    assert (made.guest, made.run, made.cause, made.exit_code) == (None, None, None, None)
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    made = report.make(Exit(reasons.USAGE, 200, "why"), "oracle", None, 0.0, 1.0)
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        report.write(str(tmp_path / "taken"), made)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -1,0 +1,58 @@
+"""The table of cmappctl status."""
+
+import pytest
+
+from cmappd.client.table import since, table
+from cmappd.core.messages import AppStatus
+from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Phase
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-5, "0s"), (59, "59s"), (60, "1m0s"), (3725, "1h2m"), (90000, "1d1h"), (864000, "10d0h")],
+)  # fmt: skip
+def test_since(seconds: int, text: str) -> None:
+    assert since(1000.0, 1000.0 + seconds) == text
+
+
+def test_notes_say_what_is_out_of_the_ordinary() -> None:
+    status = AppStatus(
+        "a",
+        Goal.UP,
+        Phase.BACKOFF,
+        next_in=8.2,
+        restart_pending=True,
+        removed=True,
+        survivors=(3, 4),
+        problem="a.toml:1: bad\nkey",
+        owner="vmhost1",
+        owner_silent_for=12.3,
+        restarts=1,
+        restart_limit=3,
+        last=Outcome("r", Cause.EXIT, ExitStatus(code=2), success=False),
+    )
+    line = table([status], 0.0, verbose=False)[1]
+    assert line.endswith(
+        "vmhost1 (silent 12s)  1/3       next in 8s; restart pending; removed; left: pid 3, 4;"
+        " problem: a.toml:1: bad\\nkey; ended by itself, exit code 2"
+    )
+
+
+def test_verbose_says_the_rest() -> None:
+    status = AppStatus(
+        "a", Goal.UP, Phase.RUNNING, description="The\x1b app", run="r1",
+        health=Health.HEALTHY, health_output="pong\n", definition="abc",
+    )  # fmt: skip
+    assert table([status], 0.0, verbose=True)[2:] == [
+        "    description: The\\x1b app",
+        "    goal: up",
+        "    run: r1",
+        "    definition: abc",
+        "    health output: pong",
+    ]
+
+
+def test_columns_are_as_wide_as_their_widest() -> None:
+    names = ["a", "long-name"]
+    lines = table([AppStatus(n, Goal.DOWN, Phase.STOPPED) for n in names], 0.0, verbose=False)
+    assert len({line.index("STATE" if "STATE" in line else "stopped") for line in lines}) == 1
