@@ -111,7 +111,7 @@ class Restart(Model):
     success_codes: Statuses = (0,)
     limit: int = Field(default=3, ge=0, le=1_000_000)
     window: Timeout = 600.0
-    delay: Timeout = 1.0
+    delay: Duration = 1.0
     max_delay: Timeout = Field(default=30.0, validate_default=True)
 
     @field_validator("max_delay")

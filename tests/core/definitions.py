@@ -39,14 +39,15 @@ def definition(
     stop_timeout: float = 30.0,
     tree: bool = False,
     limit: int = LIMIT,
+    delay: float = 1.0,
     health: Health | None = None,
 ) -> Application:
-    """A database, restarted by the policy after 1 s, 2 s, 4 s, ... up to 8 s."""
+    """A database, restarted by the policy after 1 s (``delay``), 2 s, 4 s, ... up to 8 s."""
     return Application(
         command=("/bin/run-db",),
         start=Start(ready=ready, timeout=start_timeout),
         stop=Stop(tree=tree, timeout=stop_timeout),
-        restart=Restart(policy=policy, limit=limit, window=WINDOW, delay=1.0, max_delay=8.0),
+        restart=Restart(policy=policy, limit=limit, window=WINDOW, delay=delay, max_delay=8.0),
         health=health,
     )
 

@@ -95,6 +95,7 @@ DEFINITIONS: dict[str, tuple[Application, Application]] = {
         definition("on-failure", health=health("restart", failures=1)),
     ),
     "always": (definition("always", tree=True), definition("never", tree=True)),
+    "always, at once": (definition("always", delay=0.0), definition("on-failure")),
     "always, no budget": (definition("always", limit=0), definition("on-failure")),
     "never, ready by health": (
         definition(ready="health", start_timeout=1.2, health=health("report")),
