@@ -115,7 +115,10 @@ class ManagerConnection(asyncio.Protocol):
     def _greet(self, name: str) -> None:
         self._connections.authenticated(self)
         identity = Identity(name, administrator=False)
-        self._peer = Peer(self._connections.office, identity, self._write, self.hang_up)
+        connections = self._connections
+        self._peer = Peer(
+            connections.office, identity, self._write, self.hang_up, connections.complain
+        )
 
     def _write(self, data: bytes) -> None:
         if self._transport.is_closing():
@@ -174,7 +177,8 @@ class ControlConnection(asyncio.Protocol):
             self._office.world.log.warning("control socket: uid %d is refused", uid)
             self._transport.abort()
         identity = Identity(f"uid {uid}", administrator=True)
-        self._peer = Peer(self._office, identity, self._write, self._transport.close)
+        complain = self._office.world.log.warning
+        self._peer = Peer(self._office, identity, self._write, self._transport.close, complain)
 
     def data_received(self, data: bytes) -> None:
         self._peer.receive(data)

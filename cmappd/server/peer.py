@@ -26,7 +26,7 @@ from cmappd.core.messages import (
     Welcome,
 )
 from cmappd.core.session import Identity, Session
-from cmappd.errors import ProtocolError
+from cmappd.errors import LocalProtocolError, ProtocolError
 from cmappd.server.registry import Registry
 from cmappd.server.reload import Reloader
 from cmappd.server.supervisor import Parted, Said, Supervisor
@@ -52,12 +52,13 @@ class Peer:
     """The server's end of one conversation, whatever carries its bytes.
 
     ``write`` takes bytes to be sent and never blocks; ``close`` ends the connection when they
-    are on their way.
+    are on their way; ``complain`` logs why.
     """
 
     __slots__ = (
         "_asked",
         "_close",
+        "_complain",
         "_identity",
         "_office",
         "_owned",
@@ -74,11 +75,13 @@ class Peer:
         identity: Identity,
         write: Callable[[bytes], None],
         close: Callable[[], None],
+        complain: Callable[[str], None],
     ) -> None:
         self._office = office
         self._identity = identity
         self._write = write
         self._close = close
+        self._complain = complain
         self._session = Session()
         self._receiver = wire.requests()
         self._owned: Supervisor | None = None  # of the application it has claimed
@@ -97,10 +100,20 @@ class Peer:
         return self._identity.administrator
 
     def send(self, *messages: Message) -> None:
-        """Send the peer messages."""
-        for message in messages:
-            self._session.sent(message)
-        self._write(b"".join(map(wire.encode, messages)))
+        """Send the peer messages. Never fails: what cannot be sent ends the connection."""
+        try:
+            for message in messages:
+                self._session.sent(message)
+            data = b"".join(map(wire.encode, messages))
+        except LocalProtocolError as error:
+            self._break_off(error)
+        else:
+            self._write(data)
+
+    def _break_off(self, error: ProtocolError) -> None:
+        self._complain(f"{self.name}: disconnected: {error}")
+        self._write(wire.encode(Refused(0, "protocol", str(error))))
+        self.hang_up()
 
     def hang_up(self) -> None:
         """End the connection when what was sent is on its way."""
@@ -121,9 +134,7 @@ class Peer:
                 self._session.received(message)
                 self._serve(message)
         except ProtocolError as error:
-            self._office.world.log.warning("%s: %s; disconnected", self.name, error)
-            self._write(wire.encode(Refused(0, "protocol", str(error))))
-            self.hang_up()
+            self._break_off(error)
 
     def _serve(self, message: Request) -> None:
         if not self._identity.may_say(message):
@@ -168,9 +179,7 @@ class Peer:
         supervisor = registry.find(app)
         if self._office.world.ending and (supervisor is None or not isinstance(message, Stop)):
             return Refused(seq, "operator", "cmappserver has been told to end")
-        if supervisor is None or (
-            supervisor.app.removed and _needs_definition(supervisor, message)
-        ):
+        if supervisor is None or _lacks_definition(supervisor, message):
             problem = registry.problem(app)
             if problem:
                 return Refused(seq, "not-started", f"the definition of '{app}' is bad: {problem}")
@@ -188,6 +197,7 @@ class Peer:
     def _status(self, message: Status) -> None:
         registry, world = self._office.registry, self._office.world
         statuses = [one.status() for one in registry.supervisors()] + registry.refused()
+        statuses.sort(key=lambda status: status.app)
         shown = [one for one in statuses if self._may_see(one, message.apps)]
         missing = sorted(set(message.apps) - {one.app for one in shown})
         if missing:
@@ -220,6 +230,6 @@ class Peer:
         self.send(*(Text(message.seq, piece) for piece in pieces), Done(message.seq))
 
 
-def _needs_definition(supervisor: Supervisor, message: Request) -> bool:
-    """Whether a removed application is too far gone for this request."""
-    return supervisor.at_rest or isinstance(message, Restart)
+def _lacks_definition(supervisor: Supervisor, message: Request) -> bool:
+    """Whether it is removed, and too far gone for this request."""
+    return supervisor.app.removed and (supervisor.at_rest or isinstance(message, Restart))

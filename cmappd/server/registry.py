@@ -78,7 +78,10 @@ class Registry:
 
     async def _supervise(self, supervisor: Supervisor) -> None:
         await supervisor.live()
-        del self._supervisors[supervisor.app.name]
+        name = supervisor.app.name
+        del self._supervisors[name]
+        if name in self.config.apps and not self._world.ending:  # it is back already
+            self._add(name, self.config.apps[name])
 
     def _change(self, supervisor: Supervisor, definition: Application, launch: bool) -> None:
         supervisor.post(Define(definition))

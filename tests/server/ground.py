@@ -1,0 +1,145 @@
+"""Applications with real processes in this process: a world, a registry, and who talks to it."""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from cmappd.core.config import Source, parse
+from cmappd.core.messages import Claim, Message, Reply
+from cmappd.core.plan import Config, settle
+from cmappd.server.registry import Registry
+from cmappd.server.supervisor import Parted, Said, Supervisor
+from cmappd.server.world import World
+from cmappd.system.process import become_supervisor
+from cmappd.system.tree import Forest
+
+PATIENCE = 15.0
+Found = TypeVar("Found")
+
+
+async def until(condition: Callable[[], Found], seconds: float = PATIENCE) -> Found:
+    """The first true value of the condition; fails when there is none in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not (found := condition()):
+        assert loop.time() < deadline, "waited in vain"
+        await asyncio.sleep(0.002)
+    return found
+
+
+class Recorder:
+    """A connected peer that writes down what it is told."""
+
+    def __init__(self, name: str, *, administrator: bool = False, instance: str = "") -> None:
+        self.name = name
+        self.instance = instance or secrets.token_hex(4)
+        self.administrator = administrator
+        self.told: list[Message] = []
+        self.hung_up = False
+        self._seq = 0
+
+    def send(self, message: Message) -> None:
+        assert not self.hung_up, f"told after it was cut: {message}"
+        self.told.append(message)
+
+    def hang_up(self) -> None:
+        self.hung_up = True
+
+    def next(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    async def ask(self, supervisor: Supervisor, message: Message) -> Message:
+        """Say something to an application, and wait for the answer."""
+        supervisor.post(Said(self, message))
+        answer = await until(lambda: self.answer(message.seq))
+        assert answer is not None
+        return answer
+
+    async def claim(
+        self, supervisor: Supervisor, run: str | None = None, *, takeover: bool = False
+    ) -> Message:
+        claim = Claim(self.next(), supervisor.app.name, run, run is None, takeover)
+        return await self.ask(supervisor, claim)
+
+    def answer(self, seq: int) -> Message | None:
+        return next((message for message in self.told if message.seq == seq), None)
+
+    def heard(self, kind: type[Found]) -> list[Found]:
+        return [message for message in self.told if isinstance(message, kind)]
+
+
+class Ground:
+    """A world, its registry, and the lines of its log."""
+
+    def __init__(self, folder: Path, apps: str) -> None:
+        self.lines: list[str] = []
+        self.folder = folder
+        for name in ("state", "log"):
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
+        self.world = World(
+            guest="guest1",
+            boot_id="boot",
+            epoch=secrets.token_hex(4),
+            state_directory=str(folder / "state"),
+            log_directory=str(folder / "log"),
+            forest=Forest(),
+            log=self._logger(),
+        )
+        self.world.reaper.attach(asyncio.get_running_loop())
+        self.registry = Registry(self.world, self.config(apps))
+
+    def _logger(self) -> logging.Logger:
+        logger = logging.Logger("test")
+        handler = logging.Handler()
+        handler.emit = lambda record: self.lines.append(  # type: ignore[method-assign]
+            logging.Formatter("%(levelname)s %(message)s").format(record)
+        )
+        logger.addHandler(handler)
+        return logger
+
+    def config(self, apps: str) -> Config:
+        """What is in force when the files have this text; problems are allowed."""
+        source = Source(str(self.folder / "cmappserver.toml"), "[server]\n" + apps)
+        before = self.registry.config if hasattr(self, "registry") else None
+        return settle(before, parse([source]))
+
+    def apply(self, apps: str) -> None:
+        self.registry.apply(self.config(apps))
+
+    def find(self, name: str) -> Supervisor:
+        found = self.registry.find(name)
+        assert found is not None
+        return found
+
+    async def close(self) -> None:
+        for supervisor in self.registry.supervisors():
+            if supervisor.custody.link is not None:
+                supervisor.post(Parted(supervisor.custody.link))
+        ending = asyncio.create_task(self.registry.stop())
+        await asyncio.sleep(0)
+        self.registry.kill()
+        await ending
+        await self.registry.close()
+        self.world.reaper.detach(asyncio.get_running_loop())
+
+
+@contextlib.asynccontextmanager
+async def ground(folder: Path, apps: str) -> AsyncIterator[Ground]:
+    """The applications of a configuration; none of their processes is left afterwards."""
+    become_supervisor()
+    made = Ground(folder, apps)
+    try:
+        yield made
+    finally:
+        await made.close()
+        ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
+    assert not [line for line in made.lines if "Traceback" in line], made.lines
+
+
+__all__ = ["Ground", "Recorder", "Reply", "ground", "until"]

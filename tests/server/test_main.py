@@ -1,0 +1,313 @@
+"""The program: how it starts, what it refuses, how it ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cmappd.core.messages import Ack, Done, Ended, Poll, Release, Start, State
+from cmappd.core.state import Cause
+from tests.server.harness import (
+    PATIENCE,
+    PROGRAM,
+    Guest,
+    alive,
+    refusal,
+    shell,
+    stanza,
+    wait_for,
+)
+
+SLEEP = stanza("db", "/bin/sleep", "600", autostart=True)
+
+
+def run_to_the_end(guest: Guest) -> tuple[int, str]:
+    """The exit code and the standard error of a server that refuses to run."""
+    code = guest.launch().wait(PATIENCE)
+    return code, guest.log()
+
+
+def only_app(guest: Guest) -> int:
+    """The pid of the one application, once it runs."""
+    return wait_for(lambda: guest.control().app("db").pid) or 0
+
+
+# The end -----------------------------------------------------------------------------
+
+
+def test_sigterm_stops_all_applications_and_ends_with_0(tmp_path: Path) -> None:
+    trap = f"trap 'echo stopped > {tmp_path}/told; exit 0' TERM; while :; do sleep 0.05; done"
+    with Guest(tmp_path, shell("db", trap, autostart=True)).started() as guest:
+        pid = only_app(guest)
+        time.sleep(0.1)  # until the shell has its trap
+        assert guest.stop() == 0
+        assert not alive(pid)
+        assert (tmp_path / "told").read_text() == "stopped\n"
+        assert not guest.control_path.exists()
+        assert not list(guest.state.glob("*.fifo"))
+        assert "because cmappserver was told to end" in guest.log()
+
+
+def test_a_connected_manager_gets_the_result_before_the_server_ends(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        manager = guest.manager()
+        assert isinstance(manager.claim("db"), State)
+        guest.signal(signal.SIGTERM)
+        assert manager.hear(Ended).outcome.cause is Cause.SHUTDOWN
+        manager.close()
+        assert guest.wait() == 0
+
+
+def test_the_acknowledgement_and_the_release_are_answered_while_it_ends(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        manager = guest.manager()
+        manager.claim("db")
+        guest.signal(signal.SIGTERM)
+        ended = manager.hear(Ended)
+        ack, release = manager.next(), manager.next()
+        manager.send(Ack(ack, ended.outcome.run), Release(release))
+        assert isinstance(manager.answer(ack), Done)
+        assert isinstance(manager.answer(release), Done)
+        began = time.monotonic()
+        assert guest.wait() == 0
+        assert time.monotonic() - began < 4  # nobody is waited for any more
+
+
+def test_a_second_sigterm_kills(tmp_path: Path) -> None:
+    trap = 'trap "" TERM; while :; do sleep 0.05; done'
+    apps = shell("db", trap, autostart=True, stop={"timeout": "10m"})
+    with Guest(tmp_path, apps).started() as guest:
+        pid = only_app(guest)
+        time.sleep(0.1)  # until the shell has its trap
+        guest.signal(signal.SIGTERM)
+        guest.wait_log("db: stopping")
+        assert alive(pid)
+        guest.signal(signal.SIGTERM)
+        assert guest.wait() == 0
+        assert not alive(pid)
+
+
+def test_nothing_is_started_while_it_ends_and_edits_are_harmless(tmp_path: Path) -> None:
+    trap = 'trap "" TERM; while :; do sleep 0.05; done'
+    apps = shell("db", trap, autostart=True, stop={"timeout": "2s"})
+    web = stanza("web", "/bin/sleep", "600")
+    with Guest(tmp_path, apps + web).started() as guest:
+        pid = only_app(guest)
+        time.sleep(0.1)  # until the shell has its trap
+        admin = guest.control()
+        guest.signal(signal.SIGTERM)
+        guest.wait_log("db: stopping")
+        assert refusal(admin.ask(Start(admin.next(), "db"))) == "operator"
+        assert refusal(guest.manager().claim("web")) == "operator"
+        changed = stanza("web", "/bin/sleep", "601", autostart=True, reload="restart")
+        guest.write(apps.replace("trap", "true; trap") + changed + stanza("new", "/bin/sleep", "9"))
+        guest.signal(signal.SIGHUP)
+        assert guest.wait() == 0
+        assert not alive(pid)
+        assert guest.app_pids() == []
+
+
+# Service managers --------------------------------------------------------------------
+
+
+def test_the_service_manager_is_told_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> None:
+    guest = Guest(tmp_path, SLEEP)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(PATIENCE)
+        guest.environment["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+        with guest.started():
+            assert notify.recv(100) == b"READY=1"
+            guest.control()
+            guest.manager()
+            guest.signal(signal.SIGTERM)
+            assert notify.recv(100) == b"STOPPING=1"
+            assert guest.wait() == 0
+
+
+def test_json_log(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP, server='log_format = "json"').started() as guest:
+        only_app(guest)
+        guest.wait_log('"app": "db"')
+        assert guest.stop() == 0
+    lines = [json.loads(line) for line in guest.log().splitlines()]
+    assert {"time", "level", "message"} <= set.intersection(*(set(line) for line in lines))
+    assert any(line.get("app") == "db" and "running" in line["message"] for line in lines)
+
+
+def test_version(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout.startswith("cmappserver ")
+
+
+# What it refuses ---------------------------------------------------------------------
+
+
+def test_a_missing_configuration(tmp_path: Path) -> None:
+    guest = Guest(tmp_path)
+    guest.config.unlink()
+    code, text = run_to_the_end(guest)
+    assert code == 78
+    assert text.splitlines() == [
+        f"cmappserver: {guest.config}: cannot read {guest.config}: {guest.config}: "
+        "No such file or directory"
+    ]
+
+
+def test_a_bad_main_configuration_is_named_with_file_line_and_key(tmp_path: Path) -> None:
+    guest = Guest(tmp_path, server='on_shutdwn = "stop"')
+    line = guest.config.read_text().splitlines().index('on_shutdwn = "stop"') + 1
+    code, text = run_to_the_end(guest)
+    assert code == 78
+    assert text.splitlines() == [
+        f"cmappserver: {guest.config}:{line}: server.on_shutdwn: "
+        "unknown key: did you mean 'on_shutdown'?"
+    ]
+
+
+def test_a_bad_application_does_not_keep_the_others_from_running(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP + "[apps.bad]\n").started() as guest:
+        assert only_app(guest)
+        assert "apps.bad.command: is required" in guest.control().app("bad").problem
+        guest.wait_log(r"error configuration: .*apps\.bad\.command: is required")
+
+
+@pytest.mark.root
+def test_root_refuses_what_others_can_write(tmp_path: Path) -> None:
+    guest = Guest(tmp_path)
+    os.chown(guest.config, 0, 12345)
+    guest.config.chmod(0o660)
+    code, text = run_to_the_end(guest)
+    assert code == 78
+    assert f"{guest.config} has mode 0660" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.root
+def test_root_refuses_a_directory_above_it_that_others_can_write(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    guest = Guest(folder)
+    folder.chmod(0o777)
+    code, text = run_to_the_end(guest)
+    assert code == 78
+    assert f"{folder} has mode 0777" in text
+
+
+def test_a_second_server_of_one_state_directory(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        first, pid = guest.process, only_app(guest)
+        code = guest.launch().wait(PATIENCE)
+        assert code == 78
+        assert first is not None
+        assert f"a cmappserver (pid {first.pid}) uses this state directory" in guest.log()
+        guest.process = first
+        assert guest.control().app("db").pid == pid
+
+
+def test_a_control_socket_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    guest = Guest(tmp_path, SLEEP, server=f'control = "{tmp_path}/precious"')
+    code, text = run_to_the_end(guest)
+    assert code == 78
+    assert "cannot listen on" in text
+    assert "Traceback" not in text
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert guest.app_pids() == []
+
+
+def test_a_control_socket_in_the_way_of_a_directory(tmp_path: Path) -> None:
+    guest = Guest(tmp_path, server=f'control = "{tmp_path}/apps.d"')
+    code, text = run_to_the_end(guest)
+    assert code == 78
+    assert "Traceback" not in text
+
+
+def test_a_stale_control_socket_is_replaced(tmp_path: Path) -> None:
+    guest = Guest(tmp_path)
+    guest.state.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(guest.control_path))
+    with guest.started():
+        assert guest.control().statuses() == {}
+        assert guest.control_path.stat().st_mode & 0o777 == 0o600
+
+
+# After a crash -----------------------------------------------------------------------
+
+
+def test_what_a_killed_server_left_running_is_never_doubled(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        pid = only_app(guest)
+        guest.kill()
+        assert alive(pid)
+        guest.start()
+        admin, manager = guest.control(), guest.manager()
+        assert guest.app_pids() == [pid]
+        assert f"pid {pid}" in guest.log()
+        reply = admin.ask(Start(admin.next(), "db"))
+        assert refusal(reply) == "not-started"
+        assert f"pid {pid}" in repr(reply)
+        assert isinstance(manager.claim("db"), State)
+        ended = manager.hear(Ended)
+        assert ended.outcome.cause is Cause.NOT_STARTED
+        assert f"pid {pid}" in ended.outcome.detail
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not alive(pid))
+        admin.ask(Start(admin.next(), "db"))
+        assert len(wait_for(guest.app_pids)) == 1
+        assert guest.stop() == 0
+        assert guest.app_pids() == []
+
+
+def test_children_that_were_left_running_count_although_their_parent_has_ended(
+    tmp_path: Path,
+) -> None:
+    go = tmp_path / "go"
+    script = f"while ! test -e {go}; do sleep 0.02; done; sleep 600 & exit 0"
+    with Guest(tmp_path, shell("db", script, autostart=True)).started() as guest:
+        main = only_app(guest)
+        guest.kill()
+        guest.start()
+        go.touch()  # now there is a process that was not there when the server looked
+        wait_for(lambda: not alive(main))
+        (child,) = wait_for(guest.app_pids)
+        admin = guest.control()
+        reply = admin.ask(Start(admin.next(), "db"))
+        assert refusal(reply) == "not-started"
+        assert f"pid {child}" in repr(reply)
+
+
+def test_two_crashes_are_remembered_as_well_as_one(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        pid = only_app(guest)
+        for _ in range(2):
+            guest.kill()
+            guest.start()
+        admin = guest.control()
+        assert refusal(admin.ask(Start(admin.next(), "db"))) == "not-started"
+        assert guest.app_pids() == [pid]
+
+
+def test_a_pause_of_the_guest_is_no_silence_of_the_manager(tmp_path: Path) -> None:
+    """As in a live migration; the manager's polls are late, and not by its fault."""
+    apps = stanza("db", "/bin/sleep", "600", manager={"on_lost": "stop", "lease": "5s"})
+    with Guest(tmp_path, apps).started() as guest:
+        manager = guest.manager()
+        manager.claim("db")
+        pid = manager.hear_state(lambda status: status.phase == "running").status.pid
+        guest.signal(signal.SIGSTOP)
+        time.sleep(6.5)  # the lease, and the second that tells a pause from a busy moment
+        guest.signal(signal.SIGCONT)
+        state = manager.ask(Poll(manager.next()))
+        assert isinstance(state, State)
+        assert (state.status.pid, state.status.goal) == (pid, "up")
+        # Then it counts again.
+        guest.control().wait_app("db", lambda status: status.goal == "down")

@@ -1,0 +1,334 @@
+"""Hot reload: real files, the real watcher, the real program."""
+
+import os
+import re
+import signal
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cmappd.core.messages import Done, Ended, Refused, Reload, Restart, Start, State, Stop
+from cmappd.core.state import Cause, Phase
+from tests.server.harness import (
+    Client,
+    Guest,
+    alive,
+    free_port,
+    refusal,
+    replace_file,
+    stanza,
+    wait_for,
+)
+
+SLEEP = stanza("db", "/bin/sleep", "600")
+OTHER = stanza("web", "/bin/sleep", "600")
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[Guest]:
+    with Guest(tmp_path, SLEEP).started() as made:
+        yield made
+
+
+def start(admin: Client, app: str = "db") -> int:
+    """Start an application; its pid."""
+    reply = admin.ask(Start(admin.next(), app))
+    assert isinstance(reply, Done), reply
+    pid = admin.app(app).pid
+    assert pid is not None
+    return pid
+
+
+def test_live_keys_apply_at_once_and_touch_nothing(guest: Guest) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    guest.write(stanza("db", "/bin/sleep", "600", description="new"))
+    status = admin.wait_app("db", lambda status: status.description == "new")
+    assert (status.pid, status.restart_pending) == (pid, False)
+    guest.wait_log(r"configuration reloaded: changed: db \(description\)")
+
+
+def test_a_health_check_that_is_added_is_run(guest: Guest, tmp_path: Path) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    health = {"command": ["/bin/true"], "interval": "50ms"}
+    guest.write(stanza("db", "/bin/sleep", "600", health=health))
+    assert admin.wait_app("db", lambda status: status.health == "healthy").pid == pid
+
+
+def test_launch_keys_wait_for_the_next_launch(guest: Guest) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    guest.write(stanza("db", "/bin/sleep", "601"))
+    assert admin.wait_app("db", lambda status: status.restart_pending).pid == pid
+    assert isinstance(admin.ask(Restart(admin.next(), "db")), Done)
+    status = admin.app("db")
+    assert status.pid is not None
+    assert not status.restart_pending
+    # The kernel shows it a moment after the exec has succeeded.
+    command = wait_for(Path(f"/proc/{status.pid}/cmdline").read_bytes)
+    assert command == b"/bin/sleep\x00601\x00"
+
+
+def test_launch_keys_taken_back_leave_nothing_pending(guest: Guest) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    guest.write(stanza("db", "/bin/sleep", "601"))
+    admin.wait_app("db", lambda status: status.restart_pending)
+    guest.write(SLEEP)
+    assert admin.wait_app("db", lambda status: not status.restart_pending).pid == pid
+
+
+def test_reload_restart_applies_launch_keys_at_once_and_keeps_the_owner(guest: Guest) -> None:
+    manager = guest.manager()
+    manager.claim("db")
+    pid = manager.hear_state(lambda status: status.phase == "running").status.pid
+    guest.write(stanza("db", "/bin/sleep", "601", reload="restart"))
+    after = manager.hear_state(lambda s: s.phase == "running" and s.pid != pid).status
+    assert after.owner == "vmhost1"
+    assert not after.restart_pending
+    assert not [reply for reply in manager.unasked if isinstance(reply, Ended)]
+
+
+def test_a_bad_stanza_is_quarantined_and_its_last_good_stays_in_force(guest: Guest) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    guest.write(SLEEP.replace("[apps.db.start]", 'usr = "x"\n[apps.db.start]') + OTHER)
+    status = admin.wait_app("db", lambda status: status.problem)
+    line = guest.config.read_text().splitlines().index('usr = "x"') + 1
+    assert f"{guest.config}:{line}: apps.db.usr: unknown key: did you mean 'user'?" in (
+        status.problem
+    )
+    assert status.pid == pid
+    assert start(admin, "web")  # the others are not concerned
+    guest.wait_log(rf"error configuration: {re.escape(str(guest.config))}:{line}: apps\.db\.usr")
+    # The last good definition can be started again.
+    assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+    start(admin)
+    guest.write(SLEEP + OTHER)
+    admin.wait_app("db", lambda status: not status.problem)
+    guest.wait_log("all problems are mended")
+
+
+def test_a_stanza_that_never_was_good_is_shown_and_cannot_be_claimed(guest: Guest) -> None:
+    admin, manager = guest.control(), guest.manager()
+    guest.write(SLEEP + '[apps.web]\ncommand = "/bin/sleep 600"\n')
+    wait_for(lambda: "web" in admin.statuses())
+    status = admin.app("web")
+    assert status.phase is Phase.STOPPED
+    assert "apps.web.command: must be an array of words" in status.problem
+    reply = manager.claim("web")
+    assert refusal(reply) == "not-started"
+
+
+def test_a_file_that_is_no_toml_keeps_all_of_its_applications(guest: Guest) -> None:
+    admin = guest.control()
+    path = guest.include("more.toml", OTHER)
+    wait_for(lambda: "web" in admin.statuses())
+    pid = start(admin, "web")
+    replace_file(path, OTHER + "\n[apps.broken\n")
+    status = admin.wait_app("web", lambda status: status.problem)
+    assert "cannot read this as TOML" in status.problem
+    assert (status.pid, status.removed) == (pid, False)
+    replace_file(path, OTHER)
+    assert admin.wait_app("web", lambda status: not status.problem).pid == pid
+
+
+def test_a_main_file_that_is_no_toml_changes_nothing(guest: Guest) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    guest.include("more.toml", OTHER)
+    wait_for(lambda: "web" in admin.statuses())
+    replace_file(guest.config, "[server\n")
+    status = admin.wait_app("db", lambda status: status.problem)
+    assert (status.pid, status.removed) == (pid, False)
+    assert not admin.app("web").removed
+    assert guest.manager().claim("db")  # also nothing about who may connect, and where
+
+
+def test_a_removed_application_runs_on_and_leaves_when_it_ends(guest: Guest) -> None:
+    admin, manager = guest.control(), guest.manager()
+    manager.claim("db")
+    pid = manager.hear_state(lambda status: status.phase == "running").status.pid
+    assert pid is not None
+    guest.write("")
+    assert manager.hear_state(lambda status: status.removed).status.pid == pid
+    assert alive(pid)
+    assert refusal(admin.ask(Restart(admin.next(), "db"), 5)) == "unknown-app"
+    assert alive(pid)
+    assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+    ended = manager.hear(Ended)
+    assert ended.outcome.cause is Cause.OPERATOR
+    assert refusal(admin.ask(Start(admin.next(), "db"))) == "unknown-app"
+
+
+def test_a_removed_application_that_is_stopped_is_gone_at_once(guest: Guest) -> None:
+    admin = guest.control()
+    guest.write("")
+    wait_for(lambda: not admin.statuses())
+    assert refusal(admin.ask(Start(admin.next(), "db"))) == "unknown-app"
+    assert refusal(guest.manager().claim("db")) == "unknown-app"
+
+
+def test_an_application_that_is_back_while_it_still_runs_is_as_before(guest: Guest) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    guest.write("")
+    admin.wait_app("db", lambda status: status.removed)
+    guest.write(SLEEP)
+    status = admin.wait_app("db", lambda status: not status.removed)
+    assert (status.pid, status.restart_pending) == (pid, False)
+    assert isinstance(admin.ask(Restart(admin.next(), "db")), Done)
+
+
+def test_files_come_and_go_in_the_include_directory(guest: Guest) -> None:
+    admin = guest.control()
+    path = guest.include("web.toml", OTHER)
+    wait_for(lambda: "web" in admin.statuses())
+    guest.include("notes.txt", "not TOML at all [")
+    guest.include("cron.toml", stanza("cron", "/bin/sleep", "600", autostart=True))
+    wait_for(lambda: "cron" in admin.statuses() and admin.app("cron").phase is Phase.RUNNING)
+    path.unlink()
+    wait_for(lambda: "web" not in admin.statuses())
+    assert not guest.control().app("db").problem
+
+
+def test_a_file_that_is_deleted_and_made_anew_is_followed(guest: Guest) -> None:
+    admin = guest.control()
+    path = guest.include("web.toml", OTHER)
+    wait_for(lambda: "web" in admin.statuses())
+    path.unlink()
+    wait_for(lambda: "web" not in admin.statuses())
+    path.write_text(OTHER)
+    wait_for(lambda: "web" in admin.statuses())
+    with path.open("a") as file:  # and in place
+        file.write(stanza("cron", "/bin/sleep", "600"))
+    wait_for(lambda: "cron" in admin.statuses())
+
+
+def test_an_include_directory_that_is_a_switched_link_is_followed(guest: Guest) -> None:
+    admin = guest.control()
+    folder = guest.folder
+    (folder / "apps.d").rmdir()
+    for name, text in (("one", OTHER), ("two", stanza("cron", "/bin/sleep", "600"))):
+        (folder / name).mkdir(mode=0o700)
+        (folder / name / "a.toml").write_text(text)
+    (folder / "apps.d").symlink_to("one")
+    wait_for(lambda: "web" in admin.statuses())
+    (folder / "next").symlink_to("two")
+    (folder / "next").replace(folder / "apps.d")
+    wait_for(lambda: "cron" in admin.statuses() and "web" not in admin.statuses())
+
+
+def test_a_burst_of_edits_ends_in_the_last_one(guest: Guest) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    for number in range(100):
+        guest.write(stanza("db", "/bin/sleep", "600", description=f"edit {number}"))
+    assert admin.wait_app("db", lambda status: status.description == "edit 99").pid == pid
+
+
+def test_grants_apply_at_once(guest: Guest) -> None:
+    admin, manager = guest.control(), guest.manager()
+    guest.managers = '[managers.vmhost1]\napps = ["other"]\n'
+    guest.write(SLEEP)
+    guest.wait_log(r"\[managers\] changed")
+    assert refusal(manager.claim("db")) == "denied"
+    guest.managers = '[managers.vmhost1]\napps = ["db"]\n'
+    guest.write(SLEEP)
+    guest.wait_log(r"\[managers\] changed", times=2)
+    assert isinstance(manager.claim("db"), State)
+    assert admin.app("db").owner == "vmhost1"
+
+
+def test_reload_is_answered_with_what_has_changed(guest: Guest) -> None:
+    admin = guest.control()
+    reply = admin.ask(Reload(admin.next()))
+    assert isinstance(reply, Done)
+    guest.write(SLEEP + OTHER)
+    reply = admin.ask(Reload(admin.next()))
+    assert isinstance(reply, Done)
+    assert "web" in admin.statuses()  # whoever was quicker, the watcher or we
+    guest.write(SLEEP + OTHER + "[apps.bad]\n")
+    reply = admin.ask(Reload(admin.next()))
+    assert isinstance(reply, Refused)
+    assert f"{guest.config}:" in reply.text
+    assert "apps.bad.command: is required" in reply.text
+
+
+def test_sighup_reloads(guest: Guest) -> None:
+    admin = guest.control()
+    guest.write(SLEEP + OTHER)
+    guest.signal(signal.SIGHUP)
+    wait_for(lambda: "web" in admin.statuses())
+
+
+def test_a_replaced_certificate_is_used_by_new_connections_after_a_reload(guest: Guest) -> None:
+    manager, admin = guest.manager(), guest.control()
+
+    def serial() -> object:
+        client = guest.manager("vmhost2")
+        assert isinstance(client.socket, ssl.SSLSocket)
+        return (client.socket.getpeercert() or {})["serialNumber"]
+
+    before = serial()
+    fresh = guest.authority.guest("guest1")
+    for new, old in zip(fresh, guest.identity, strict=True):
+        os.replace(new, old)
+    assert isinstance(admin.ask(Reload(admin.next())), Done)
+    assert serial() != before
+    assert isinstance(manager.claim("db"), State)  # the old connection is not concerned
+
+
+def test_a_broken_certificate_is_reported_and_the_last_good_one_stays_in_use(guest: Guest) -> None:
+    admin = guest.control()
+    Path(guest.identity.certificate).write_text("no certificate\n")
+    reply = admin.ask(Reload(admin.next()))
+    assert isinstance(reply, Refused)
+    assert guest.identity.certificate in reply.text
+    guest.manager()
+
+
+def test_a_changed_listen_address_is_followed_and_links_stay(guest: Guest) -> None:
+    manager, admin, old = guest.manager(), guest.control(), guest.port
+    guest.port = free_port()
+    guest.write(SLEEP)
+    guest.wait_log(r"\[server\] changed")
+    assert guest.manager("vmhost2").statuses()
+    port, guest.port = guest.port, old
+    with pytest.raises(ConnectionRefusedError):
+        guest.raw()
+    guest.port = port
+    assert isinstance(manager.claim("db"), State)
+    assert admin.app("db").owner == "vmhost1"
+
+
+def test_an_address_that_cannot_be_had_is_reported(guest: Guest) -> None:
+    admin = guest.control()
+    for address, why in (("192.0.2.1:1", "cannot listen on 192.0.2.1:1"), ("a" * 64 + ":1", "a:1")):
+        text = guest.head().replace("listen = [", f'listen = ["{address}", ')
+        replace_file(guest.config, text + SLEEP)
+        reply = admin.ask(Reload(admin.next()))
+        assert isinstance(reply, Refused)
+        assert why in reply.text
+    guest.manager()
+
+
+def test_a_directory_that_cannot_be_listed_keeps_its_applications(guest: Guest) -> None:
+    admin = guest.control()
+    path = guest.include("web.toml", OTHER)
+    wait_for(lambda: "web" in admin.statuses())
+    pid = start(admin, "web")
+    folder, aside = path.parent, path.parent.with_name("aside")
+    folder.rename(aside)
+    folder.symlink_to(folder)  # a link to itself: what root cannot list either
+    reply = admin.ask(Reload(admin.next()))
+    assert isinstance(reply, Refused)
+    assert f"cannot list {folder}" in reply.text
+    status = admin.app("web")
+    assert (status.pid, status.removed) == (pid, False)
+    folder.unlink()
+    aside.rename(folder)
+    assert admin.wait_app("web", lambda status: not status.problem).pid == pid
