@@ -12,6 +12,8 @@ import struct
 import time
 from typing import cast
 
+from cmappd.core import wire
+from cmappd.core.messages import Refused
 from cmappd.core.session import Identity
 from cmappd.errors import TlsError
 from cmappd.server.peer import Office, Peer
@@ -55,7 +57,7 @@ class Connections:
         late = [one for one, since in self._unknown.items() if now - since > HANDSHAKE_TIMEOUT]
         for connection in late:
             connection.cut("no handshake in time")
-        for connection in [one for one in self._known if now - one.heard > IDLE_TIMEOUT]:
+        for connection in [one for one in self._known if one.is_idle(now)]:
             connection.cut("nothing was heard of it")
         if self._complaints > 1:
             self.office.world.log.warning("%d more connections refused", self._complaints - 1)
@@ -66,6 +68,11 @@ class Connections:
         if self._complaints == 0:
             self.office.world.log.warning("%s", text)
         self._complaints += 1
+
+    def recheck(self) -> None:
+        """Part from the managers that the configuration has taken something from."""
+        for connection in tuple(self._known):
+            connection.recheck()
 
     def close(self) -> None:
         """End all of them when what they were sent is on its way."""
@@ -99,12 +106,12 @@ class ManagerConnection(asyncio.Protocol):
         self.heard = time.monotonic()
         try:
             chunks = self._pipe.receive(data)
-            if self._peer is None and self._pipe.established:
-                self._greet(peer_name(self._pipe.ssl_object))
         except TlsError as error:
             self._flush()
             self.cut(str(error))
             return
+        if self._peer is None and self._pipe.established:
+            self._greet()
         self._flush()
         for chunk in chunks:
             if self._peer is not None and not self._peer.over:
@@ -112,7 +119,23 @@ class ManagerConnection(asyncio.Protocol):
         if self._pipe.closed:
             self.hang_up()
 
-    def _greet(self, name: str) -> None:
+    def is_idle(self, now: float) -> bool:
+        """Whether it has said nothing for so long, and waits for no answer."""
+        waits = self._peer is not None and self._peer.waits
+        return not waits and now - self.heard > IDLE_TIMEOUT
+
+    def recheck(self) -> None:
+        """Look again at what the peer may drive."""
+        if self._peer is not None:
+            self._peer.recheck()
+
+    def _greet(self) -> None:
+        try:
+            name = peer_name(self._pipe.ssl_object)
+        except TlsError as error:
+            self._write(wire.encode(Refused(0, "tls", str(error))))
+            self.cut(str(error))
+            return
         self._connections.authenticated(self)
         identity = Identity(name, administrator=False)
         connections = self._connections

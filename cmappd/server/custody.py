@@ -86,11 +86,6 @@ class Custody:
         if self.owner is not None and link is self.link:
             self.owner = self.owner.refreshed(now)
 
-    def excuse(self, now: float) -> None:
-        """Begin the lease anew: that the owner was not heard was not its fault."""
-        if self.owner is not None:
-            self.owner = self.owner.refreshed(now)
-
     def lost(self, link: Link) -> None:
         """Note the end of a link."""
         if link is self.link:

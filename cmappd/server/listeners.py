@@ -27,10 +27,12 @@ class Listeners:
         self._servers: dict[Address, asyncio.Server] = {}
         self._control: asyncio.Server | None = None
         self._path = ""
+        self._warned = ""
 
     async def serve(self, config: Config) -> list[str]:
         """Follow the configuration as far as possible; gives the problems, a line each."""
         problems = self._use_certificates(config.tls)
+        self._connections.recheck()
         wanted = set(config.server.listen) if self._connections.context is not None else set()
         for gone in self._servers.keys() - wanted:
             self._servers.pop(gone).close()
@@ -53,11 +55,10 @@ class Listeners:
         except CmappdError as error:
             return [str(error)]
         self._connections.context = context
-        if left < EXPIRY_WARNING:
-            days = left / 86400
-            self._office.world.log.warning(
-                "certificate %s: valid for %.0f more days", section.certificate, days
-            )
+        warning = f"certificate {section.certificate}: valid for {left / 86400:.0f} more days"
+        if left < EXPIRY_WARNING and warning != self._warned:
+            self._warned = warning
+            self._office.world.log.warning("%s", warning)
         return []
 
     async def _listen(self, address: Address) -> asyncio.Server:

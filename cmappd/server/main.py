@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import resource
@@ -34,7 +35,7 @@ from cmappd.system.watch import Watcher
 DEFAULT_CONFIG = "/etc/cmappd/cmappserver.toml"
 EX_CONFIG = 78  # sysexits.h: something was found in an unconfigured or misconfigured state
 SWEEP_INTERVAL = 2.0  # seconds between two looks for connections whose time is over
-OBSERVE_EVERY = 15  # sweeps between two looks at who belongs to which tree
+OBSERVE_EVERY = 15  # sweeps between two looks at the trees, and at what could not be served
 
 
 def main() -> None:
@@ -83,7 +84,7 @@ async def _serve(loader: Loader, config: Config) -> None:
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_follow(watcher, loader, reloader)),
-                tasks.create_task(_keep_house(world, connections)),
+                tasks.create_task(_keep_house(world, connections, reloader)),
             ]
             world.log.info("cmappserver %s is ready, pid %d", __version__, os.getpid())
             notify("READY=1")
@@ -108,7 +109,6 @@ def _prepare(config: Config) -> tuple[World, str]:
     state = config.server.state_directory or paths.state_directory
     files.private_directory(state)
     files.lock(os.path.join(state, "lock"))
-    _make_log_directory(paths.log_directory)
     become_supervisor()
     _allow_many_files()
     epoch = secrets.token_hex(4)
@@ -126,13 +126,6 @@ def _prepare(config: Config) -> tuple[World, str]:
         pids = " ".join(str(member.pid) for member in members)
         logger.warning("%s: processes of an earlier cmappserver still run: pid %s", app, pids)
     return world, config.server.control or os.path.join(state, "control.sock")
-
-
-def _make_log_directory(path: str) -> None:
-    try:
-        os.makedirs(path, mode=0o750, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make directory {path}: {error.strerror}") from error
 
 
 def _boot_id() -> str:
@@ -157,21 +150,22 @@ def _complain(logger: logging.Logger, context: dict[str, Any]) -> None:
 
 
 async def _follow(watcher: Watcher, loader: Loader, reloader: Reloader) -> None:
-    """Reload when the files have changed."""
+    """Reload when the files have changed, also since they were read at the start."""
+    await reloader.reload()
     async for _ in watcher.changes():
         await reloader.reload()
         watcher.update(loader.watched())
 
 
-async def _keep_house(world: World, connections: Connections) -> None:
-    sweeps = 0
-    while True:
+async def _keep_house(world: World, connections: Connections, reloader: Reloader) -> None:
+    for sweeps in itertools.count(1):
         await asyncio.sleep(SWEEP_INTERVAL)
         connections.sweep()
-        sweeps += 1
         if sweeps % OBSERVE_EVERY == 0:
             with contextlib.suppress(OSError):  # too many open files: the next time will do
                 world.forest.observe(snapshot())
+            if reloader.service_problems:  # an address may have come up meanwhile
+                await reloader.begin()
 
 
 def _signals(

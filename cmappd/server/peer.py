@@ -26,7 +26,7 @@ from cmappd.core.messages import (
     Welcome,
 )
 from cmappd.core.session import Identity, Session
-from cmappd.errors import LocalProtocolError, ProtocolError
+from cmappd.errors import CmappdError, LocalProtocolError, ProtocolError
 from cmappd.server.registry import Registry
 from cmappd.server.reload import Reloader
 from cmappd.server.supervisor import Parted, Said, Supervisor
@@ -64,6 +64,7 @@ class Peer:
         "_owned",
         "_receiver",
         "_session",
+        "_unanswered",
         "_write",
         "instance",
         "over",
@@ -86,6 +87,7 @@ class Peer:
         self._receiver = wire.requests()
         self._owned: Supervisor | None = None  # of the application it has claimed
         self._asked: set[Supervisor] = set()  # who must hear when the connection ends
+        self._unanswered: set[int] = set()
         self.instance = ""
         self.over = False  # it is being cut: nothing more that it says counts
 
@@ -99,11 +101,24 @@ class Peer:
         """Whether it came by the control socket."""
         return self._identity.administrator
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has asked for something, and has no answer yet."""
+        return bool(self._unanswered)
+
+    def recheck(self) -> None:
+        """Part from a manager that may not drive what it owns any more."""
+        if self._owned is not None and not self._may_drive(self._owned.app.name):
+            text = f"{self.name} may not drive '{self._owned.app.name}' any more"
+            self.send(Refused(0, "denied", text))
+            self.hang_up()
+
     def send(self, *messages: Message) -> None:
         """Send the peer messages. Never fails: what cannot be sent ends the connection."""
         try:
             for message in messages:
                 self._session.sent(message)
+                self._unanswered.discard(message.seq)
             data = b"".join(map(wire.encode, messages))
         except LocalProtocolError as error:
             self._break_off(error)
@@ -132,6 +147,7 @@ class Peer:
                 if self.over:
                     return
                 self._session.received(message)
+                self._unanswered.add(message.seq)
                 self._serve(message)
         except ProtocolError as error:
             self._break_off(error)
@@ -225,7 +241,11 @@ class Peer:
             text = f"there is no application '{message.app}' in this guest"
             self.send(Refused(message.seq, "unknown-app", text))
             return
-        text = supervisor.runner.log_tail(message.lines, LOG_SIZE)
+        try:
+            text = supervisor.runner.read_log(supervisor.app.definition, message.lines, LOG_SIZE)
+        except CmappdError as error:
+            self.send(Refused(message.seq, "usage", str(error)))
+            return
         pieces = [text[at : at + TEXT_SIZE] for at in range(0, len(text), TEXT_SIZE)]
         self.send(*(Text(message.seq, piece) for piece in pieces), Done(message.seq))
 

@@ -1,6 +1,7 @@
 """Carries out what the lifecycle decides, for one application: launch, signal, check."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -77,7 +78,7 @@ class Runner:
     def _spec(
         self, run: str, definition: Application, command: tuple[str, ...], output: int
     ) -> Launch:
-        account = users.account(definition.user, definition.group, definition.supplementary_groups)
+        account = self._account(definition)
         return Launch(
             command=command,
             directory=definition.directory,
@@ -88,6 +89,10 @@ class Runner:
             umask=definition.umask,
             output=output,
         )
+
+    @staticmethod
+    def _account(definition: Application) -> users.Account | None:
+        return users.account(definition.user, definition.group, definition.supplementary_groups)
 
     # Signals and the end -------------------------------------------------------------
 
@@ -107,7 +112,10 @@ class Runner:
 
     def _ended(self, run: str, status: ExitStatus) -> None:
         self._main = None
-        empty = self._world.forest.empty(run)
+        try:
+            empty = self._world.forest.empty(run)
+        except OSError:  # of /proc, without a free descriptor: it will be looked at again
+            empty = False
         if empty:
             self._over(run)
         else:
@@ -151,15 +159,38 @@ class Runner:
     # Log -----------------------------------------------------------------------------
 
     def _open_log(self, definition: Application) -> Capture:
-        if self._capture is None:
+        """Raises LaunchError, and ConfigError where the FIFO cannot be made."""
+        if self._log is None:
             log = definition.log
             self._log = LogFile(self._log_path(definition), log.max_size, log.backups)
+        if self._capture is None:
             fifo = os.path.join(self._world.state_directory, f"{self._name}.fifo")
-            self._capture = Capture(asyncio.get_running_loop(), fifo, self._log)
+            account = self._account(definition)
+            owner = (account.uid, account.gid) if account is not None else None
+            self._capture = Capture(asyncio.get_running_loop(), fifo, self._log, owner)
         return self._capture
 
     def _log_path(self, definition: Application) -> str:
-        return definition.log.path or os.path.join(self._world.log_directory, f"{self._name}.log")
+        if definition.log.path is not None:
+            return definition.log.path
+        with contextlib.suppress(OSError):  # the file that cannot be opened then says why
+            os.makedirs(self._world.log_directory, mode=0o750, exist_ok=True)
+        return os.path.join(self._world.log_directory, f"{self._name}.log")
+
+    def resume_log(self, definition: Application) -> None:
+        """Read on from the FIFO that an earlier cmappserver has left to running processes."""
+        try:
+            self._open_log(definition)
+        except CmappdError as error:
+            self._world.log.error("%s: its log cannot be read on: %s", self._name, error)
+
+    def read_log(self, definition: Application, lines: int, limit: int) -> str:
+        """The last lines of the log, also of one that nothing has been written to yet.
+
+        ``limit`` is in bytes. Raises CmappdError.
+        """
+        self._open_log(definition)
+        return self.log_tail(lines, limit)
 
     def redefine(self, definition: Application) -> None:
         """Use the live keys of a new definition."""

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from cmappd.core import plan, policy
+from cmappd.core import policy
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus
 from cmappd.core.state import ALIVE, Health, Phase
@@ -39,9 +39,8 @@ def describe(supervisor: "Supervisor", now: float) -> AppStatus:
         restart_window=rule.window if bounded else None,
         next_in=_until(app.deadline, now) if app.phase is Phase.BACKOFF else None,
         survivors=runner.survivors(run.id) if run and run.kills >= KILLS_TO_SURVIVE else (),
-        definition=plan.definition_hash(app.definition),
-        restart_pending=app.phase in ALIVE
-        and supervisor.launched_as != plan.launch_hash(app.definition),
+        definition=supervisor.definition_hash,
+        restart_pending=app.phase in ALIVE and supervisor.launched_as != supervisor.launch_hash,
         removed=app.removed,
         problem="; ".join(problems)[:PROBLEM_LENGTH],
         last=app.last,

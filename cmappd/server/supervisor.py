@@ -52,9 +52,6 @@ from cmappd.server.status import describe
 from cmappd.server.waiting import REST, Waiting, WaitingRoom
 from cmappd.server.world import World
 
-# So much later than the end of a lease, seconds, and this process itself was not running.
-PAUSED = 1.0
-
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -92,6 +89,8 @@ class Supervisor:
         "_world",
         "app",
         "custody",
+        "definition_hash",
+        "launch_hash",
         "launched_as",
         "problem",
         "runner",
@@ -108,10 +107,18 @@ class Supervisor:
         self.app = App(name, world.epoch, definition)
         self.custody = Custody()
         self.runner = Runner(world, name, self._inbox.post)
+        if name in world.leftovers:
+            self.runner.resume_log(definition)
         self.problem = ""  # why its stanza in the files is not the one in force
+        self._note_definition(definition)
         self.launched_as = ""  # the launch keys of the live run, as a hash
         self.since = time.time()  # wall time of the last change of phase, for people
         self.started: float | None = None  # wall time of the last launch, for people
+
+    def _note_definition(self, definition: Application) -> None:
+        # Every answer to a poll has them, and they cost more than all the rest of it.
+        self.definition_hash = plan.definition_hash(definition)
+        self.launch_hash = plan.launch_hash(definition)
 
     def post(self, item: Item) -> None:
         """Tell the application something; the task takes it in order."""
@@ -183,6 +190,7 @@ class Supervisor:
                 self.problem = problem
             case Define(definition):
                 self._step(item)
+                self._note_definition(definition)
                 self.runner.redefine(definition)
             case _:
                 self._step(item)
@@ -204,10 +212,7 @@ class Supervisor:
         while (event := lifecycle.due(self.app, now)) is not None:
             self._step(event)
         end = self._lease_end()
-        if end is not None and now >= end + PAUSED:
-            # A guest that was paused has heard nobody, and that is no silence of the manager.
-            self.custody.excuse(now)
-        elif end is not None and now >= end:
+        if end is not None and now >= end:
             self.custody.release()
             self._step(Stop(Cause.LEASE))
 
@@ -229,7 +234,7 @@ class Supervisor:
         definition = self.app.definition
         match action:
             case Spawn(run):
-                self.launched_as = plan.launch_hash(definition)
+                self.launched_as = self.launch_hash
                 self.started = time.time()
                 self.runner.spawn(run, definition)
             case Terminate(run, whole):

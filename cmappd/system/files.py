@@ -238,7 +238,10 @@ def _is_leftover(path: str) -> bool:
 
 
 def default_paths(root: bool, environ: Mapping[str, str]) -> Paths:
-    """The places the Filesystem Hierarchy Standard gives root, and XDG Base Directory a user."""
+    """The places the Filesystem Hierarchy Standard gives root, and XDG Base Directory a user.
+
+    Raises ConfigError for a user without a home directory.
+    """
     if root:
         return Paths("/run/cmappd/control.sock", "/run/cmappd", "/var/log/cmappd")
     runtime = environ.get("XDG_RUNTIME_DIR", "")
@@ -247,10 +250,18 @@ def default_paths(root: bool, environ: Mapping[str, str]) -> Paths:
         state = os.path.join(runtime, "cmappd")
     else:
         state = f"/tmp/cmappd-{os.getuid()}"  # noqa: S108  private_directory() checks it
-    home = environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
     xdg_state = environ.get("XDG_STATE_HOME", "")
-    base = xdg_state if xdg_state.startswith("/") else os.path.join(home, ".local/state")
+    base = xdg_state if xdg_state.startswith("/") else os.path.join(_home(environ), ".local/state")
     return Paths(os.path.join(state, "control.sock"), state, os.path.join(base, "cmappd/log"))
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    try:
+        return environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError as error:
+        raise ConfigError(
+            f"cannot choose a log directory: user {os.getuid()} has no home directory; set HOME"
+        ) from error
 
 
 def private_directory(path: str) -> None:

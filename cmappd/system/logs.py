@@ -25,11 +25,11 @@ CHUNK = 65536
 CHUNKS_PER_CALLBACK = 4
 # A line that ends later than this after the end of a full file is cut.
 LONGEST_CARRIED_LINE = 65536
-# A stream of small writes is copied at twice the speed and half the cost if it may gather in the
-# pipe for a moment (splice(2) holds the pipe's lock): seconds, in effect some 60 µs. A move of less
-# than a page is no stream, and with many streams each pipe is full by the time it has its turn.
+# splice(2) holds the pipe's lock. A stream of small writes is copied faster, and at half the cost,
+# if it may gather in the pipe for a moment: seconds, in effect some 60 µs. A move of less than a
+# page is no stream, and with many streams each pipe is full by the time it has its turn.
 GATHER = 1e-6
-STREAM = 4096
+STREAM = range(4096, CHUNK // 2)
 # Seconds between attempts on a disk that failed.
 RETRY_DELAY = 1.0
 
@@ -358,9 +358,9 @@ class Capture:
     def _readable(self) -> None:
         for _ in range(CHUNKS_PER_CALLBACK):
             moved = self._log_file.move(self._fd)
-            if moved < CHUNK:
-                if moved >= STREAM:
-                    time.sleep(GATHER)
+            if moved in STREAM:
+                time.sleep(GATHER)
+            if moved < CHUNK // 2:
                 return
 
 

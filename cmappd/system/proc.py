@@ -4,6 +4,7 @@ The ground of `process`, `tree` and `probe`, because all of them must mean the s
 "a process": the pid together with its start time, never the pid alone.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -109,6 +110,15 @@ def environment(pid: int) -> bytes:
             return b""
         time.sleep(0.001)
     return b""
+
+
+def outputs(pid: int) -> set[str]:
+    """The files that are standard output and error of a process; without those not readable."""
+    found = set()
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
 
 
 def _threads(pid: int) -> list[int]:

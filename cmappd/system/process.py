@@ -49,7 +49,6 @@ def launch(spec: Launch) -> Identity:
     The caller must have the pid watched by the reaper before the loop runs again.
     """
     options = _account_options(spec)
-    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         child = subprocess.Popen(
             spec.command,
@@ -68,8 +67,6 @@ def launch(spec: Launch) -> Identity:
         raise LaunchError(f"cannot execute '{spec.command[0]}': {_why(spec, error)}") from error
     except (ValueError, subprocess.SubprocessError) as error:
         raise LaunchError(f"cannot execute '{spec.command[0]}': {error}") from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     # The reaper alone waits for children. A Popen that believes its child is running would
     # warn when it is deleted and wait for the pid at the next Popen, which takes the status
     # from the reaper. One that has a return code does neither.
@@ -216,10 +213,12 @@ def send(identity: Identity, signum: int) -> bool:
 def become_supervisor() -> None:
     """Prepare this process to launch others; call it once, before the first.
 
-    Orphaned descendants become our children (PR_SET_CHILD_SUBREAPER(2const)), and what we
-    were told to ignore, the launched do not ignore.
+    Orphaned descendants become our children (PR_SET_CHILD_SUBREAPER(2const)), what we were
+    told to ignore, the launched do not ignore, and we hear the signals that were blocked when
+    we were started: a mask is inherited, and SIGCHLD and SIGTERM would never come.
     """
     _stop_ignoring()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

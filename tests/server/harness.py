@@ -337,7 +337,12 @@ class Guest:
         epochs = self.state / "epochs"
         mine = set(epochs.read_text().split()) if epochs.exists() else set()
         found = tree.marked().items() if mine else ()
-        return [one.pid for run, members in found if run.split(".")[-2] in mine for one in members]
+        return [
+            one.pid
+            for run, members in found
+            if run.rpartition(".")[0].rpartition(".")[2] in mine
+            for one in members
+        ]
 
     def close(self) -> None:
         """End the server, everything that it has launched, and the connections to it."""

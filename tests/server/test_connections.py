@@ -199,6 +199,14 @@ def test_a_certificate_that_is_no_managers(guest: Guest, owner: Client, kind: st
     assert "\nerror db" not in guest.log()
 
 
+def test_a_manager_without_one_name_is_told_so(guest: Guest, owner: Client) -> None:
+    for kind, names in {"no name": "0", "two names": "2"}.items():
+        refused = guest.connect(certificates(guest)[kind]()).hear(Refused)
+        assert refused.reason == "tls"
+        assert f"certificate has {names} common names instead of one" in refused.text
+    assert_served(owner)
+
+
 def test_no_certificate_and_another_protocol(guest: Guest, owner: Client) -> None:
     for change in ("no certificate", "no protocol", "old version"):
         context = ssl.create_default_context(cafile=guest.authority.ca)
@@ -386,6 +394,7 @@ class _Silent(ManagerConnection):
     __slots__ = ("why",)
 
     def __init__(self, heard: float) -> None:
+        self._peer = None
         self.heard = heard
         self.why = ""
 

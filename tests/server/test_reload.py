@@ -243,6 +243,19 @@ def test_grants_apply_at_once(guest: Guest) -> None:
     assert admin.app("db").owner == "vmhost1"
 
 
+def test_a_manager_that_may_not_drive_it_any_more_is_parted_from(guest: Guest) -> None:
+    admin, manager = guest.control(), guest.manager()
+    manager.claim("db")
+    pid = admin.wait_app("db", lambda status: status.phase == "running").pid
+    guest.managers = '[managers.vmhost1]\napps = ["other"]\n'
+    guest.write(SLEEP)
+    last = manager.wait_cut()[-1]
+    assert isinstance(last, Refused)
+    assert (last.seq, last.reason) == (0, "denied")
+    parted = admin.wait_app("db", lambda status: status.owner_silent_for is not None)
+    assert (parted.phase, parted.pid) == ("running", pid)
+
+
 def test_reload_is_answered_with_what_has_changed(guest: Guest) -> None:
     admin = guest.control()
     reply = admin.ask(Reload(admin.next()))
