@@ -292,7 +292,8 @@ class Follower:
         stale = self.status is None and self.wish is Wish.FOLLOW and is_stale(outcome)
         severity = INFO if end.code == 0 or stale else ERROR
         self._actions.append(Log(wording.Line(end.text, severity), outcome.run))
-        self._actions += [Log(line, outcome.run) for line in wording.evidence(ended)]
+        if severity == ERROR:
+            self._actions += [Log(line, outcome.run) for line in wording.evidence(ended)]
         again = stale and not self._cleared
         self._cleared = self._cleared or stale
         requests = (Ack(self._next(), outcome.run), Release(self._next()))

@@ -5,6 +5,7 @@ follower adds the run. Nothing here is cleaned of control characters: the log do
 all it writes.
 """
 
+import signal
 from typing import NamedTuple
 
 from cmappd.core.messages import AppStatus, Ended
@@ -39,10 +40,18 @@ def cause_text(cause: Cause) -> str:
     return _CAUSES[cause]
 
 
+def signal_name(number: int) -> str:
+    """The signal's name; for real-time signals, which have none of their own, a number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+
+
 def status_text(status: ExitStatus) -> str:
     """How a process ended, or nothing if nobody knows."""
     if status.signal is not None:
-        return f"signal {status.signal}"
+        return f"{signal_name(status.signal)} (signal {status.signal})"
     return "" if status.code is None else f"exit code {status.code}"
 
 
@@ -66,9 +75,10 @@ def changes(old: AppStatus | None, new: AppStatus) -> list[Line]:
 
 def evidence(ended: Ended) -> list[Line]:
     """The last words of the health command and of the application, a line for each of theirs."""
-    lines = [Line(f"last health output: {line}", ERROR) for line in _lines(ended.health_output)]
-    lines += [Line(f"last log: {line}", ERROR) for line in _lines(ended.log_tail)]
-    return [Line(text, INFO) for text, _ in lines] if ended.outcome.success else lines
+    return [
+        *(Line(f"last health output: {line}", ERROR) for line in _lines(ended.health_output)),
+        *(Line(f"last log: {line}", ERROR) for line in _lines(ended.log_tail)),
+    ]
 
 
 def _lines(text: str) -> list[str]:
