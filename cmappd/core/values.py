@@ -12,20 +12,12 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
-from cmappd.core import units
+from cmappd.core import signals, units
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 BAD_NAME = 'must be a name of 1 to 64 letters, digits, ".", "_" or "-", the first a letter or digit'
 
-# signal(7), without the real-time ones. A list, because other systems' names would pass a look-up.
-# fmt: off
-SIGNALS = frozenset({
-    "SIGABRT", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT",
-    "SIGIO", "SIGKILL", "SIGPIPE", "SIGPOLL", "SIGPROF", "SIGPWR", "SIGQUIT", "SIGSEGV",
-    "SIGSTKFLT", "SIGSTOP", "SIGSYS", "SIGTERM", "SIGTRAP", "SIGTSTP", "SIGTTIN", "SIGTTOU",
-    "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGWINCH", "SIGXCPU", "SIGXFSZ",
-})
-# fmt: on
+SIGNALS = frozenset({*signals.NAMES.values(), "SIGPOLL"})
 
 
 class Address(NamedTuple):

@@ -5,9 +5,9 @@ follower adds the run. Nothing here is cleaned of control characters: the log do
 all it writes.
 """
 
-import signal
 from typing import NamedTuple
 
+from cmappd.core import signals
 from cmappd.core.messages import AppStatus, Ended
 from cmappd.core.state import Cause, ExitStatus, Health, Outcome, Phase
 
@@ -40,18 +40,10 @@ def cause_text(cause: Cause) -> str:
     return _CAUSES[cause]
 
 
-def signal_name(number: int) -> str:
-    """The signal's name; for real-time signals, which have none of their own, a number."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
-
-
 def status_text(status: ExitStatus) -> str:
     """How a process ended, or nothing if nobody knows."""
     if status.signal is not None:
-        return f"{signal_name(status.signal)} (signal {status.signal})"
+        return signals.text(status.signal)
     return "" if status.code is None else f"exit code {status.code}"
 
 

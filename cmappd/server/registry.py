@@ -91,7 +91,7 @@ class Registry:
     def _spread_problems(self) -> None:
         for name, supervisor in self._supervisors.items():
             problem = self.problem(name)
-            if problem != supervisor.problem:
+            if problem != supervisor.notes.problem:
                 supervisor.post(Mended(problem))
 
     # The end -------------------------------------------------------------------------

@@ -1,26 +1,49 @@
 """One application, described for the people and programs that ask."""
 
-from typing import TYPE_CHECKING
+import time
 
-from cmappd.core import policy
+from cmappd.core import plan, policy
+from cmappd.core.config import Application
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus
 from cmappd.core.state import ALIVE, Health, Phase
-
-if TYPE_CHECKING:
-    from cmappd.server.supervisor import Supervisor
+from cmappd.server.custody import Custody
+from cmappd.server.runner import Runner
 
 # How often SIGKILL is sent before what is left is called surviving it.
 KILLS_TO_SURVIVE = 3
 PROBLEM_LENGTH = 2000  # characters; the log has all of it
 
 
-def describe(supervisor: "Supervisor", now: float) -> AppStatus:
-    """The status of the supervisor's application; ``now`` is monotonic."""
-    app, custody, runner = supervisor.app, supervisor.custody, supervisor.runner
+class Notes:
+    """What the lifecycle need not know, and people want to: times are wall times, in seconds."""
+
+    __slots__ = ("definition_hash", "launch_hash", "launched_as", "problem", "since", "started")
+
+    def __init__(self, definition: Application) -> None:
+        self.problem = ""  # why its stanza in the files is not the one in force
+        self.since = time.time()  # the last change of phase
+        self.started: float | None = None  # the last launch
+        self.launched_as = ""  # the launch keys of the last run, as a hash
+        self.define(definition)
+
+    def define(self, definition: Application) -> None:
+        """Note the definition in force."""
+        # Every answer to a poll has these, and they cost more than all the rest of it.
+        self.definition_hash = plan.definition_hash(definition)
+        self.launch_hash = plan.launch_hash(definition)
+
+    def launch(self) -> None:
+        """Note a launch of what is in force."""
+        self.launched_as = self.launch_hash
+        self.started = time.time()
+
+
+def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: float) -> AppStatus:
+    """The status of an application; ``now`` is monotonic."""
     run, rule, owner = app.run, app.definition.restart, custody.owner
     bounded = rule.policy != "never"
-    problems = [text for text in (supervisor.problem, runner.log_problem) if text]
+    problems = [text for text in (notes.problem, runner.log_problem) if text]
     return AppStatus(
         app=app.name,
         goal=app.goal,
@@ -28,8 +51,8 @@ def describe(supervisor: "Supervisor", now: float) -> AppStatus:
         description=app.definition.description,
         run=run.id if run is not None else (app.last.run if app.last is not None else None),
         pid=run.pid if run is not None else None,
-        since=supervisor.since,
-        started=supervisor.started if run is not None else None,
+        since=notes.since,
+        started=notes.started if run is not None else None,
         health=run.health if run is not None else _idle_health(app),
         health_output=runner.health_output,
         owner=owner.name if owner is not None else None,
@@ -39,8 +62,8 @@ def describe(supervisor: "Supervisor", now: float) -> AppStatus:
         restart_window=rule.window if bounded else None,
         next_in=_until(app.deadline, now) if app.phase is Phase.BACKOFF else None,
         survivors=runner.survivors(run.id) if run and run.kills >= KILLS_TO_SURVIVE else (),
-        definition=supervisor.definition_hash,
-        restart_pending=app.phase in ALIVE and supervisor.launched_as != supervisor.launch_hash,
+        definition=notes.definition_hash,
+        restart_pending=app.phase in ALIVE and notes.launched_as != notes.launch_hash,
         removed=app.removed,
         problem="; ".join(problems)[:PROBLEM_LENGTH],
         last=app.last,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from cmappd.core import lifecycle, plan
+from cmappd.core import lifecycle
 from cmappd.core.config import Application
 from cmappd.core.events import (
     Action,
@@ -48,7 +48,7 @@ from cmappd.server.custody import Custody, Link
 from cmappd.server.inbox import Inbox
 from cmappd.server.narration import narrate
 from cmappd.server.runner import Runner
-from cmappd.server.status import describe
+from cmappd.server.status import Notes, describe
 from cmappd.server.waiting import REST, Waiting, WaitingRoom
 from cmappd.server.world import World
 
@@ -89,13 +89,8 @@ class Supervisor:
         "_world",
         "app",
         "custody",
-        "definition_hash",
-        "launch_hash",
-        "launched_as",
-        "problem",
+        "notes",
         "runner",
-        "since",
-        "started",
     )
 
     def __init__(self, world: World, name: str, definition: Application) -> None:
@@ -109,16 +104,7 @@ class Supervisor:
         self.runner = Runner(world, name, self._inbox.post)
         if name in world.leftovers:
             self.runner.resume_log(definition)
-        self.problem = ""  # why its stanza in the files is not the one in force
-        self._note_definition(definition)
-        self.launched_as = ""  # the launch keys of the live run, as a hash
-        self.since = time.time()  # wall time of the last change of phase, for people
-        self.started: float | None = None  # wall time of the last launch, for people
-
-    def _note_definition(self, definition: Application) -> None:
-        # Every answer to a poll has them, and they cost more than all the rest of it.
-        self.definition_hash = plan.definition_hash(definition)
-        self.launch_hash = plan.launch_hash(definition)
+        self.notes = Notes(definition)
 
     def post(self, item: Item) -> None:
         """Tell the application something; the task takes it in order."""
@@ -187,10 +173,10 @@ class Supervisor:
                 self.custody.lost(link)
                 self._waiting.leave(link)
             case Mended(problem):
-                self.problem = problem
+                self.notes.problem = problem
             case Define(definition):
                 self._step(item)
-                self._note_definition(definition)
+                self.notes.define(definition)
                 self.runner.redefine(definition)
             case _:
                 self._step(item)
@@ -222,7 +208,7 @@ class Supervisor:
         before, now = self.app, time.monotonic()
         self.app, actions = lifecycle.step(self.app, event, now)
         if self.app.phase is not before.phase:
-            self.since = time.time()
+            self.notes.since = time.time()
         for line in narrate(before, self.app, now):
             self._world.log.info("%s: %s", self.app.name, line, extra={"app": self.app.name})
         if self.app.run is None or self.app.phase not in (Phase.STARTING, Phase.RUNNING):
@@ -234,8 +220,7 @@ class Supervisor:
         definition = self.app.definition
         match action:
             case Spawn(run):
-                self.launched_as = self.launch_hash
-                self.started = time.time()
+                self.notes.launch()
                 self.runner.spawn(run, definition)
             case Terminate(run, whole):
                 self.runner.terminate(run, definition, whole=whole)
@@ -310,7 +295,7 @@ class Supervisor:
 
     def status(self) -> AppStatus:
         """Everything that can be said of the application now."""
-        return describe(self, time.monotonic())
+        return describe(self.app, self.custody, self.runner, self.notes, time.monotonic())
 
     def state(self, seq: int) -> State:
         """The status as a message."""
@@ -319,7 +304,7 @@ class Supervisor:
     def _visible(self) -> tuple[object, ...]:
         app, run = self.app, self.app.run
         described = (run.id, run.pid, run.health) if run is not None else None
-        return app.goal, app.phase, described, app.removed, self.problem, app.definition
+        return app.goal, app.phase, described, app.removed, self.notes.problem, app.definition
 
     def _publish(self) -> None:
         """Answer who has waited long enough, and tell the owner of what it can see."""
