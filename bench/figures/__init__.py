@@ -1,0 +1,18 @@
+"""The figures, by name: each measures, and gives its rows of the table."""
+
+from collections.abc import Callable
+
+from bench.figures import footprint, killed, logs, manager, reload, restart, start, status
+from bench.options import Options
+from bench.series import Row
+
+FIGURES: dict[str, Callable[[Options], list[Row]]] = {
+    "killed": killed.measure,
+    "manager": manager.measure,
+    "start": start.measure,
+    "footprint": footprint.measure,
+    "restart": restart.measure,
+    "status": status.measure,
+    "logs": logs.measure,
+    "reload": reload.measure,
+}
