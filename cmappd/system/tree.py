@@ -87,8 +87,6 @@ class Forest:
         if tree is None:
             return
         self._forget_main(run, tree.main)
-        self._leaders = {sid: of for sid, of in self._leaders.items() if of[1] != run}
-        self._known = {who: whose for who, whose in self._known.items() if whose != run}
         self._counted = None
 
     def exempt(self, pid: int) -> None:
@@ -135,7 +133,7 @@ class Forest:
         self._forget_main(run, tree.main)
         if tree.reaper != self._me:
             return not any(self.alive(run) for _ in range(_LOOKS))
-        return not any(self._may_belong(pid, run) for pid in children(self._me))
+        return not any(self._may_belong(pid, run) for pid in self._orphans())
 
     def signal(self, run: str, signum: int, whole: bool) -> int:
         """Signal the main process or every member; returns how many were reached.
@@ -175,7 +173,9 @@ class Forest:
         if self._trees[run].reaper != self._me:
             return list(self.alive(run))
         found: list[Identity] = []
-        queue = [(pid, self._me) for pid in children(self._me) if self._run_of(pid) == run]
+        main = self._trees[run].main.pid
+        roots = [pid for pid in self._orphans() if self._run_of_child(pid) == run]
+        queue = [(pid, self._me) for pid in (main, *roots)]
         for pid, parent in queue:  # which grows as it is walked
             stat = read_stat(pid)
             if stat is None or stat.ppid != parent:
@@ -192,31 +192,29 @@ class Forest:
         What is unknown and has no memory any more is ending. It will be waited for, and
         then `empty` is asked again.
         """
-        if pid in self._exempt:
-            return False
-        whose = self._run_of(pid)
+        whose = self._run_of_child(pid)
         if whose is not None:
             return whose == run
         stat = read_stat(pid)
         return stat is not None and not stat.memory and not environment(pid)
 
-    def _run_of(self, pid: int) -> str | None:
-        """The run of a child of ours.
+    def _orphans(self) -> set[int]:
+        """The children of ours that are no main processes.
 
-        No look at the start time of a main process: it is our child, so its pid is its own
-        until it is waited for, and then `empty` takes it from the list.
+        No look at the start time of those: they are our children, so their pids are their
+        own until they are waited for, and then `empty` forgets them.
         """
-        if pid in self._exempt:
-            return None
-        if pid in self._mains:
-            return self._mains[pid]
+        return set(children(self._me)) - self._mains.keys() - self._exempt
+
+    def _run_of_child(self, pid: int) -> str | None:
+        """The run of an orphan that became our child."""
         stat = read_stat(pid)
         return None if stat is None else self._run_of_orphan(stat)
 
     def _run_of_orphan(self, stat: Stat) -> str | None:
         """The run of a process whose parent cannot tell; remembered once it is known."""
         run = self._known.get(stat.identity) or self._run_of_session(stat)
-        if run is None:
+        if run not in self._trees:  # it was felled since
             mark = _mark_of(stat.pid)
             run = mark if mark in self._trees else None
         if run is not None:
@@ -239,6 +237,7 @@ class Forest:
         if given is not None and self._counted is not None and self._counted[0] is given:
             return self._counted[1]
         processes = snapshot() if given is None else given
+        self._forget_felled()
         owners = self._owners(processes)
         census: Census = {}
         self._known = {tree.main: run for run, tree in self._trees.items()}
@@ -251,6 +250,11 @@ class Forest:
                 census.setdefault(run, []).append(processes[pid].identity)
         self._counted = (processes, census)
         return census
+
+    def _forget_felled(self) -> None:
+        # Here and not in `fell`: with a thousand runs, looking through all for one is dear.
+        self._known = {who: run for who, run in self._known.items() if run in self._trees}
+        self._leaders = {sid: of for sid, of in self._leaders.items() if of[1] in self._trees}
 
     def _owners(self, processes: Snapshot) -> dict[int, str | None]:
         """Whose each process is: a run's, a stray, or (None) no business of ours."""

@@ -139,7 +139,7 @@ def test_a_daemon_without_mark_and_session_is_known_when_it_was_observed(
     wood.until_ended(main)
     (left,) = wood.until_members("a", 1)
     assert not wood.forest.empty("a")
-    assert not Forest()._run_of(left.pid), "or the test proves nothing"
+    assert not Forest()._run_of_child(left.pid), "or the test proves nothing"
     wood.kill("a")
     assert not exists(left)
 
@@ -466,11 +466,12 @@ def test_marked_does_not_name_this_process_or_the_unmarked(scripts: Scripts, woo
     assert not set(wood.forest.alive("a")) & {who for of in found.values() for who in of}
 
 
-def test_memory_ends_with_the_run(scripts: Scripts, wood: Wood) -> None:
+def test_memory_ends_with_the_look_after_the_run(scripts: Scripts, wood: Wood) -> None:
     wood.grow("a", scripts.sh("sleep 60 & wait"))
     wood.until_members("a", 2)
     wood.kill("a")
     wood.forest.fell("a")
+    wood.forest.observe(snapshot())
     assert not wood.forest._known
     assert not wood.forest._leaders
     assert not wood.forest._mains
