@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 _STAT_SIZE = 4096  # far more than the 52 fields of /proc/PID/stat can take
 _EXEC_TRIES = 20  # of 1 ms each
+_EXEC_DENIALS = 3  # in a row are believed
 
 
 class Identity(NamedTuple):
@@ -97,6 +98,7 @@ def environment(pid: int) -> bytes:
     as the disk takes. To take that for an answer would be to misjudge a process, so it is
     waited for, but not for ever.
     """
+    denials = 0
     for _ in range(_EXEC_TRIES):
         for tid in _threads(pid):  # the main thread may have ended, and has no memory then
             try:
@@ -106,7 +108,11 @@ def environment(pid: int) -> bytes:
             if found:
                 return found
         stat = read_stat(pid)
-        if stat is None or not stat.environment:
+        if stat is None or not stat.memory:
+            return b""
+        # What looks like none may be an exec that began or ended since it was read.
+        denials = 0 if stat.environment else denials + 1
+        if denials == _EXEC_DENIALS:
             return b""
         time.sleep(0.001)
     return b""

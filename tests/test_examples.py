@@ -1,0 +1,58 @@
+"""The examples are right: the programs' own loaders take them without a word."""
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cmappd.client import settings
+from cmappd.core.plan import Config
+from cmappd.server.load import load
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FILES = sorted(EXAMPLES.rglob("*.toml"))
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The examples as an administrator puts them in place: not writable by others."""
+    directory = tmp_path / "etc"
+    for file in FILES:
+        copy = directory / file.relative_to(EXAMPLES)
+        copy.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        shutil.copyfile(file, copy)
+        copy.chmod(0o644)
+    return directory
+
+
+def _problems(config: Config) -> list[str]:
+    return [str(problem) for problem in config.problems]
+
+
+def test_the_servers_example_and_all_applications_have_no_problem(installed: Path) -> None:
+    config = load(str(installed / "cmappserver.toml"))
+    assert _problems(config) == []
+    defined = {name for file in FILES for name in tomllib.loads(file.read_text()).get("apps", {})}
+    assert set(config.apps) == defined
+    assert len(defined) >= 7
+
+
+@pytest.mark.parametrize("name", [file.name for file in FILES if file.parent.name == "apps.d"])
+def test_each_application_stands_by_itself(installed: Path, name: str) -> None:
+    assert _problems(load(str(installed / "apps.d" / name))) == []
+
+
+def test_the_managers_example_has_no_problem(installed: Path) -> None:
+    file = installed / "cmappmgr.toml"
+    for path in tomllib.loads(file.read_text())["tls"].values():
+        (installed / path).parent.mkdir(exist_ok=True)
+        (installed / path).touch()
+    assert settings.load(str(file)).guest(None).host == "192.0.2.10"
+
+
+def test_both_sides_of_the_examples_fit(installed: Path) -> None:
+    """The hosts that the server knows are those whose certificates the hosts' file names."""
+    managers = load(str(installed / "cmappserver.toml")).managers
+    host = tomllib.loads((installed / "cmappmgr.toml").read_text())
+    assert Path(host["tls"]["certificate"]).stem in managers
