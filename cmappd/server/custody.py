@@ -25,6 +25,10 @@ class Link(Protocol):
     def administrator(self) -> bool:
         """Whether it came by the control socket."""
 
+    @property
+    def last_heard(self) -> float:
+        """When it last said something, in monotonic seconds."""
+
     def send(self, message: Message) -> None:
         """Send it a message; never blocks."""
 
@@ -35,14 +39,21 @@ class Link(Protocol):
 class Custody:
     """The owner of one application, its link while it is connected, and its results."""
 
-    __slots__ = ("_concluded", "link", "owner", "undelivered")
+    __slots__ = ("_concluded", "_owner", "link", "undelivered")
 
     def __init__(self) -> None:
-        self.owner: Owner | None = None
+        self._owner: Owner | None = None
         self.link: Link | None = None
         # The result that the owner, or the next manager of its name, has not acknowledged.
         self.undelivered: Ended | None = None
         self._concluded: tuple[Ended, ...] = ()
+
+    @property
+    def owner(self) -> Owner | None:
+        """Who owns it. While it is connected, every word on its link renews its lease."""
+        if self._owner is None or self.link is None:
+            return self._owner
+        return self._owner.refreshed(self.link.last_heard)
 
     def claim(
         self, link: Link, claim: Claim, app: App, lease: float, now: float
@@ -56,7 +67,7 @@ class Custody:
             text = f"run {claim.run} of '{app.name}' is not known to this cmappserver"
             return Refused(claim.seq, "unknown-status", text)
         self._dismiss(link, app.name)
-        self.owner = Owner(link.name, link.instance, now)
+        self._owner = Owner(link.name, link.instance, now)
         self.link = link
         self.undelivered = result
         return result
@@ -77,25 +88,20 @@ class Custody:
         self.link.hang_up()
 
     def _busy(self, app: str) -> str:
-        assert self.owner is not None
-        state = "connected" if self.owner.connected else "not connected, its lease not over"
-        return f"'{app}' is owned by {self.owner.name} ({state})"
-
-    def heard(self, link: Link, now: float) -> None:
-        """Note a word from a link; the owner's renews its lease."""
-        if self.owner is not None and link is self.link:
-            self.owner = self.owner.refreshed(now)
+        assert self._owner is not None
+        state = "connected" if self._owner.connected else "not connected, its lease not over"
+        return f"'{app}' is owned by {self._owner.name} ({state})"
 
     def lost(self, link: Link) -> None:
         """Note the end of a link."""
         if link is self.link:
+            owner = self.owner
             self.link = None
-            if self.owner is not None:
-                self.owner = self.owner.disconnected()
+            self._owner = owner.disconnected() if owner is not None else None
 
     def release(self) -> None:
         """Nobody owns it from here on."""
-        self.owner = None
+        self._owner = None
         self.link = None
         self.undelivered = None
 

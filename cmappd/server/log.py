@@ -47,4 +47,8 @@ def set_up(log_format: str) -> logging.Logger:
     logger.handlers[:] = [handler]
     # A log that cannot be written is no reason to end, nor to fill it with tracebacks.
     logging.raiseExceptions = False
+    # What no line of ours shows need not be found out for each ("Optimization" in logging's
+    # how-to): a thousand applications that start write two thousand lines.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # type: ignore[assignment]
     return logger

@@ -35,7 +35,7 @@ from cmappd.system.watch import Watcher
 DEFAULT_CONFIG = "/etc/cmappd/cmappserver.toml"
 EX_CONFIG = 78  # sysexits.h: something was found in an unconfigured or misconfigured state
 SWEEP_INTERVAL = 2.0  # seconds between two looks for connections whose time is over
-OBSERVE_EVERY = 15  # sweeps between two looks at the trees, and at what could not be served
+OBSERVE_EVERY = 30  # sweeps between two looks at the trees, and at what could not be served
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """One peer's conversation: what it says is checked, and taken to where it belongs."""
 
+import time
 from collections.abc import Callable
 
 from cmappd import __version__
@@ -67,6 +68,7 @@ class Peer:
         "_unanswered",
         "_write",
         "instance",
+        "last_heard",
         "over",
     )
 
@@ -89,6 +91,7 @@ class Peer:
         self._asked: set[Supervisor] = set()  # who must hear when the connection ends
         self._unanswered: set[int] = set()
         self.instance = ""
+        self.last_heard = time.monotonic()
         self.over = False  # it is being cut: nothing more that it says counts
 
     @property
@@ -142,6 +145,7 @@ class Peer:
 
     def receive(self, data: bytes) -> None:
         """Take what the peer has sent; a peer that breaks the rules is told so and cut."""
+        self.last_heard = time.monotonic()
         try:
             for message in self._receiver.receive(data):
                 if self.over:
@@ -170,8 +174,11 @@ class Peer:
                 self._logs(message)
             case Claim() | Stop() | Start() | Restart():
                 self._ask(message)
-            case Poll() | Ack() | Release():
+            case Poll(seq):
                 assert self._owned is not None  # the session's table sees to that
+                self.send(self._owned.state(seq))
+            case Ack() | Release():
+                assert self._owned is not None
                 self._owned.post(Said(self, message))
 
     # One application -----------------------------------------------------------------

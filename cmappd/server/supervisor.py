@@ -34,7 +34,6 @@ from cmappd.core.messages import (
     Done,
     Ended,
     Message,
-    Poll,
     Refused,
     Release,
     State,
@@ -236,12 +235,9 @@ class Supervisor:
 
     def _hear(self, link: Link, message: Message) -> None:
         now = time.monotonic()
-        self.custody.heard(link, now)
         match message:
             case Claim():
                 self._claim(link, message, now)
-            case Poll(seq):
-                link.send(self.state(seq))
             case Ack(seq, run):
                 self.custody.acknowledge(run)
                 link.send(Done(seq))

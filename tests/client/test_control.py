@@ -69,7 +69,8 @@ def test_status_is_an_aligned_table(tmp_path: Path) -> None:
         "problem: x.toml:3: bad\n"
         "NAME    STATE    HEALTH     PID  SINCE  OWNER  RESTARTS  NOTE\n"
         "oracle  running  -          7    -      -      -\n"
-        "web     failed   unhealthy  -    -      -      3/3       ended by itself, SIGKILL (signal 9)\n"
+        "web     failed   unhealthy  -    -      -      3/3       "
+        "ended by itself, SIGKILL (signal 9)\n"
     )
 
 

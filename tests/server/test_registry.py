@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from cmappd.core.messages import Ack, Claim, Done, Ended, Poll, Refused, Release, State
+from cmappd.core.messages import Ack, Claim, Done, Ended, Refused, Release, State, Stop
 from cmappd.core.state import Cause, Phase
 from cmappd.server import registry as registry_module
 from cmappd.server.supervisor import Said
@@ -96,7 +96,7 @@ def test_what_is_said_to_an_application_that_leaves_is_answered(tmp_path: Path) 
         made.apply("")  # and before the application has heard of it
         db.post(Said(manager, Claim(manager.next(), "db")))
         await until(lambda: names(made) == [])
-        db.post(Said(manager, Poll(manager.next())))
+        db.post(Said(manager, Stop(manager.next(), "db")))
         db.post(Said(manager, Release(manager.next())))
         assert [type(one) for one in manager.told] == [Refused, Refused, Done]
         assert {one.reason for one in manager.heard(Refused)} == {"unknown-app"}

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,6 @@ from cmappd.core.messages import (
     Ack,
     Done,
     Ended,
-    Poll,
     Refused,
     Release,
     Restart,
@@ -103,20 +103,6 @@ def test_a_claim_of_what_runs_attaches_to_it(tmp_path: Path) -> None:
         assert answer.status.pid == pid
 
     play(tmp_path, stanza("db", "/bin/sleep", "600", autostart=True), scene)
-
-
-def test_a_poll_is_answered_with_the_state(tmp_path: Path) -> None:
-    async def scene(made: Ground, db: Supervisor) -> None:
-        manager = await owned(db)
-        answer = await manager.ask(db, Poll(manager.next()))
-        assert isinstance(answer, State)
-        assert (answer.status.phase, answer.boot_id, answer.epoch) == (
-            Phase.RUNNING,
-            "boot",
-            made.world.epoch,
-        )
-
-    play(tmp_path, SLEEP, scene)
 
 
 def test_the_result_carries_the_exit_code_and_the_end_of_the_log(tmp_path: Path) -> None:
@@ -267,7 +253,6 @@ def test_a_takeover_moves_the_ownership_and_touches_nothing_else(tmp_path: Path)
         assert old.heard(Refused)[0].reason == "busy"
         assert old.hung_up
         db.post(Parted(old))
-        await new.ask(db, Poll(new.next()))
         assert db.status().owner_silent_for is None
 
     play(tmp_path, SLEEP, scene)
@@ -308,7 +293,7 @@ def test_polls_renew_the_lease(tmp_path: Path) -> None:
         manager = await owned(db)
         started = asyncio.get_running_loop().time()
         while asyncio.get_running_loop().time() < started + 1.5:
-            await manager.ask(db, Poll(manager.next()))
+            manager.last_heard = time.monotonic()
             await asyncio.sleep(0.05)
         assert db.app.phase is Phase.RUNNING
         await until(lambda: db.app.phase is Phase.STOPPED)
