@@ -50,5 +50,5 @@ def set_up(log_format: str) -> logging.Logger:
     # What no line of ours shows need not be found out for each ("Optimization" in logging's
     # how-to): a thousand applications that start write two thousand lines.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # type: ignore[assignment]
+    logging._srcfile = None
     return logger
