@@ -19,8 +19,10 @@ monotonic seconds.
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cmappd.core import policy
 from cmappd.core.config import Application
@@ -54,8 +56,7 @@ STARTING_CHECK_INTERVAL = 0.5
 FIRST_KILL_INTERVAL, LAST_KILL_INTERVAL = 0.1, 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One launch of an application, until its tree is empty."""
 
     id: str
@@ -76,8 +77,7 @@ class Run:
         return zlib.crc32(self.id.encode()) / 2**32
 
 
-@dataclass(frozen=True, slots=True)
-class App:
+class App(Struct, frozen=True):
     """One application. ``run`` is there exactly in the phases in which a process may live."""
 
     name: str
