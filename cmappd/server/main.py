@@ -11,7 +11,6 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from cmappd import __version__
@@ -29,6 +28,7 @@ from cmappd.server.world import World
 from cmappd.system import files
 from cmappd.system.notify import notify
 from cmappd.system.process import become_supervisor
+from cmappd.system.signals import Signals
 from cmappd.system.tree import Forest, snapshot
 from cmappd.system.watch import Watcher
 
@@ -68,7 +68,8 @@ async def _serve(loader: Loader, config: Config) -> None:
     world, control = _prepare(config)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: _complain(world.log, context))
-    world.reaper.attach(loop)
+    signals = Signals(loop)
+    signals.on(signal.SIGCHLD, world.reaper.reap)
     registry = Registry(world, config)
     reloader = Reloader(world, loader, registry)
     office = Office(world, registry, reloader)
@@ -76,7 +77,7 @@ async def _serve(loader: Loader, config: Config) -> None:
     listeners = Listeners(office, connections)
     reloader.serve = listeners.serve
     # Before anything is launched: what is running then is stopped in order, too.
-    ended = _signals(loop, registry, reloader)
+    ended = _obey(signals, registry, reloader)
     watcher = Watcher(loader.watched(), lambda text: world.log.warning("%s", text))
     try:
         await listeners.open_control(control)
@@ -96,7 +97,7 @@ async def _serve(loader: Loader, config: Config) -> None:
         listeners.close()
         await registry.close()
         await watcher.close()
-        world.reaper.detach(loop)
+        signals.close()
 
 
 # The start ---------------------------------------------------------------------------
@@ -168,9 +169,7 @@ async def _keep_house(world: World, connections: Connections, reloader: Reloader
                 await reloader.begin()
 
 
-def _signals(
-    loop: asyncio.AbstractEventLoop, registry: Registry, reloader: Reloader
-) -> asyncio.Event:
+def _obey(signals: Signals, registry: Registry, reloader: Reloader) -> asyncio.Event:
     """SIGTERM and SIGINT end in order, a second one kills, SIGHUP reloads."""
     ended = asyncio.Event()
 
@@ -179,16 +178,10 @@ def _signals(
             registry.kill()
         ended.set()
 
-    _on(loop, signal.SIGTERM, end)
-    _on(loop, signal.SIGINT, end)
-    _on(loop, signal.SIGHUP, lambda: reloader.ask(0, lambda _reply: None))
+    signals.on(signal.SIGTERM, end)
+    signals.on(signal.SIGINT, end)
+    signals.on(signal.SIGHUP, lambda: reloader.ask(0, lambda _reply: None))
     return ended
-
-
-def _on(loop: asyncio.AbstractEventLoop, signum: int, callback: Callable[[], None]) -> None:
-    # Not loop.add_signal_handler: that learns of signals from bytes in a small pipe, and a
-    # thousand SIGCHLDs at once would push a SIGTERM out of it.
-    signal.signal(signum, lambda _signum, _frame: loop.call_soon_threadsafe(callback))
 
 
 # The end -----------------------------------------------------------------------------

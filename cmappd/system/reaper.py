@@ -8,7 +8,6 @@ subprocesses of asyncio.
 import asyncio
 import logging
 import os
-import signal
 from collections.abc import Callable
 
 from cmappd.core.state import ExitStatus
@@ -32,26 +31,14 @@ class Reaper:
     def __init__(self, on_orphan: Callable[[int], None]) -> None:
         self._on_orphan = on_orphan
         self._watchers: dict[int, Callable[[ExitStatus], None]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self, pid: int, callback: Callable[[ExitStatus], None]) -> None:
         """Have ``callback`` called, once, with the status of this child."""
         assert pid not in self._watchers, "a pid is not used again before it is waited for"
         self._watchers[pid] = callback
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Reap at each SIGCHLD, and what died before now at once."""
-        self._loop = loop
-        loop.add_signal_handler(signal.SIGCHLD, self.reap)
-        loop.call_soon(self.reap)
-
-    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Stop reaping. Children that end from now on stay zombies until somebody waits."""
-        loop.remove_signal_handler(signal.SIGCHLD)
-        self._loop = None
-
     def reap(self) -> None:
-        """Wait for every child that has ended, without blocking.
+        """Wait for every child that has ended, without blocking; to be called at each SIGCHLD.
 
         Signals are merged by the kernel: one SIGCHLD may stand for many children, or for one
         that an earlier call took already. Beyond 1,024 children the loop gets a turn first.
@@ -64,8 +51,7 @@ class Reaper:
             if result is None:
                 return
             self._dispatch(result)
-        if self._loop is not None:
-            self._loop.call_soon(self.reap)
+        asyncio.get_running_loop().call_soon(self.reap)
 
     def _dispatch(self, result: os.waitid_result) -> None:
         watcher = self._watchers.pop(result.si_pid, None)

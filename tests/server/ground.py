@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import logging
 import secrets
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from cmappd.server.registry import Registry
 from cmappd.server.supervisor import Parted, Said, Supervisor
 from cmappd.server.world import World
 from cmappd.system.process import become_supervisor
+from cmappd.system.signals import Signals
 from cmappd.system.tree import Forest
 
 PATIENCE = 15.0
@@ -94,7 +96,8 @@ class Ground:
             forest=Forest(),
             log=self._logger(),
         )
-        self.world.reaper.attach(asyncio.get_running_loop())
+        self._signals = Signals(asyncio.get_running_loop())
+        self._signals.on(signal.SIGCHLD, self.world.reaper.reap)
         self.registry = Registry(self.world, self.config(apps))
 
     def _logger(self) -> logging.Logger:
@@ -129,7 +132,7 @@ class Ground:
         self.registry.kill()
         await ending
         await self.registry.close()
-        self.world.reaper.detach(asyncio.get_running_loop())
+        self._signals.close()
 
 
 @contextlib.asynccontextmanager

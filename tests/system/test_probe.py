@@ -10,6 +10,7 @@ from cmappd.system.probe import OUTPUT_LIMIT, ProbeResult, probe
 from cmappd.system.proc import children
 from cmappd.system.process import Launch
 from cmappd.system.reaper import Reaper
+from cmappd.system.signals import Signals
 from cmappd.system.tree import Forest, marked
 
 from .conftest import Scripts, until
@@ -28,11 +29,12 @@ class Clinic:
 
     async def attached(self, work: Coroutine[Any, Any, ProbeResult]) -> ProbeResult:
         loop = asyncio.get_running_loop()
-        self.reaper.attach(loop)
+        signals = Signals(loop)
+        signals.on(signal.SIGCHLD, self.reaper.reap)
         try:
             return await work
         finally:
-            self.reaper.detach(loop)
+            signals.close()
 
     def run(self, spec: Launch, limit: float = 20.0) -> ProbeResult:
         result = asyncio.run(self.attached(self.check(spec, limit)))
@@ -174,7 +176,8 @@ def test_many_at_once_do_not_wait_for_each_other(scripts: Scripts, clinic: Clini
 
     async def all_of_them() -> list[ProbeResult]:
         loop = asyncio.get_running_loop()
-        clinic.reaper.attach(loop)
+        signals = Signals(loop)
+        signals.on(signal.SIGCHLD, clinic.reaper.reap)
         runs = [
             probe(
                 scripts.sh(f"echo > {gate}") if number == 29 else waiting,
@@ -186,7 +189,7 @@ def test_many_at_once_do_not_wait_for_each_other(scripts: Scripts, clinic: Clini
             for number in range(30)
         ]
         results = await asyncio.gather(*runs)
-        clinic.reaper.detach(loop)
+        signals.close()
         return results
 
     assert all(result.passed for result in asyncio.run(all_of_them()))

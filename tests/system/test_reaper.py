@@ -9,6 +9,7 @@ from cmappd.core.state import ExitStatus
 from cmappd.system import reaper as module
 from cmappd.system.process import launch, send
 from cmappd.system.reaper import Reaper
+from cmappd.system.signals import Signals
 
 from .conftest import Scripts, until
 
@@ -99,7 +100,8 @@ def test_a_failing_watcher_costs_nobody_else_the_status(
 
 async def _all_at_once(scripts: Scripts, ends: Ends, count: int) -> None:
     loop = asyncio.get_running_loop()
-    ends.reaper.attach(loop)
+    signals = Signals(loop)
+    signals.on(signal.SIGCHLD, ends.reaper.reap)
     try:
         mains = []
         for _ in range(count):
@@ -113,7 +115,7 @@ async def _all_at_once(scripts: Scripts, ends: Ends, count: int) -> None:
             assert loop.time() < deadline
             await asyncio.sleep(0.005)
     finally:
-        ends.reaper.detach(loop)
+        signals.close()
 
 
 @pytest.mark.parametrize("batch", [1024, 7])
@@ -125,19 +127,3 @@ def test_two_hundred_die_at_once(
     assert len(ends.ended) == 200
     assert set(ends.ended.values()) == {ExitStatus(signal=signal.SIGKILL)}
     assert ends.orphans == []
-
-
-def test_attach_reaps_what_died_before(scripts: Scripts, ends: Ends) -> None:
-    main = launch(scripts.sh("exit 3"))
-    os.waitid(os.P_PID, main.pid, os.WEXITED | os.WNOWAIT)
-    ends.watch(main.pid)
-
-    async def attach_only() -> None:
-        loop = asyncio.get_running_loop()
-        ends.reaper.attach(loop)
-        for _ in range(3):
-            await asyncio.sleep(0)
-        ends.reaper.detach(loop)
-
-    asyncio.run(attach_only())
-    assert ends.ended == {main.pid: ExitStatus(code=3)}

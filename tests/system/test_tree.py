@@ -11,6 +11,7 @@ from cmappd.core.state import ExitStatus
 from cmappd.system.proc import Identity, children, environment, exists, read_stat
 from cmappd.system.process import Launch, launch, send
 from cmappd.system.reaper import Reaper
+from cmappd.system.signals import Signals
 from cmappd.system.tree import Forest, marked, snapshot
 
 from .conftest import Scripts, until
@@ -297,12 +298,13 @@ def test_the_end_of_the_last_member_is_heard_without_polling(scripts: Scripts, w
                 gone.set_result(None)
 
         wood.reaper = Reaper(ask)
-        wood.reaper.attach(loop)
+        signals = Signals(loop)
+        signals.on(signal.SIGCHLD, wood.reaper.reap)
         main = launch(scripts.sh("(setsid sh -c '(sleep 0.02 &) ; exit 1' &) ; exit 0", run=run))
         wood.reaper.watch(main.pid, ask)
         wood.forest.plant(run, main)
         await asyncio.wait_for(gone, 20)
-        wood.reaper.detach(loop)
+        signals.close()
         assert wood.forest.alive(run) == ()
         assert children(os.getpid()) == []
         wood.forest.fell(run)
