@@ -87,8 +87,16 @@ def no_leaks() -> Iterator[None]:
 
 
 def _held() -> set[object]:
-    children = psutil.Process().children(recursive=True)
-    return {*children, *threading.enumerate(), *_open_files()}
+    return {*_children(os.getpid()), *threading.enumerate(), *_open_files()}
+
+
+def _children(pid: int) -> Iterator[psutil.Process]:
+    """All descendants; read from below, because psutil reads every process there is."""
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):  # it has ended meanwhile
+            for child in map(int, listing.read_text().split()):
+                yield psutil.Process(child)
+                yield from _children(child)
 
 
 def _open_files() -> Iterator[str]:
