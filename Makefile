@@ -9,6 +9,7 @@
 # PYTHON=/path/to/python chooses the interpreter, ARGS='-k wire' goes on to pytest, bench or demo.
 
 VENV = .venv
+INSTALL = --editable '.[test]'
 PYTHONS = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 SUITABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 CODE = cmappd tests demo $(wildcard bench)
@@ -36,8 +37,11 @@ check: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy --strict $(CODE)
 
-bench: $(VENV)/.bench-ready
-	$(RUN) -m bench $(ARGS)
+# In an environment of its own: an editable install costs each program memory and time, and the
+# peers are of use to nobody else.
+bench:
+	@$(MAKE) --no-print-directory VENV=.venv-bench INSTALL="'.[bench]'" .venv-bench/.ready
+	.venv-bench/bin/python -m bench $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -53,10 +57,5 @@ $(READY): pyproject.toml
 	echo 'cannot find Python 3.11 or newer with its venv module (tried: $(PYTHONS)).' >&2; \
 	echo 'Install it (Debian: python3 and python3-venv), or name it: make PYTHON=/path/to/python' >&2; \
 	exit 1
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	@touch $@
-
-# The peers that it compares with.
-$(VENV)/.bench-ready: $(READY)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(INSTALL)
 	@touch $@
