@@ -316,8 +316,11 @@ class Follower:
             self._claim()  # as a new manager would, to stop whatever runs now
             return
         if unknown and self._rebooted:
-            reason = reasons.GUEST_RESTARTED
-        self._over(exit_as(reason, text, self.run))
+            self._over(exit_as(reasons.GUEST_RESTARTED, text, self.run))
+        elif unknown:  # what became of the run, the server says; that it has ended, it may not
+            self._over(exit_as(reason, "", self.run)._replace(text=text))
+        else:
+            self._over(exit_as(reason, text, self.run))
 
     def _ask_to_stop(self) -> None:
         self._stopping = self._next()

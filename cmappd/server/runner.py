@@ -56,17 +56,21 @@ class Runner:
 
     def _refuse_leftovers(self) -> None:
         """Never two: a tree that an earlier cmappserver left must be gone first."""
+        left = self.left_running()
+        if left:
+            raise LaunchError(f"cannot start{left}; end them first")
+
+    def left_running(self) -> str:
+        """What an earlier cmappserver left of it, as the end of a sentence; empty if nothing."""
         world = self._world
         if self._name not in world.leftovers:
-            return
+            return ""
         left = still_left(world.state_directory, world.epoch, self._name)
-        if left:
-            pids = " ".join(str(one.pid) for one in left)
-            raise LaunchError(
-                "cannot start: processes of an earlier cmappserver still run; "
-                f"end them first (pid {pids})"
-            )
-        del world.leftovers[self._name]
+        if not left:
+            del world.leftovers[self._name]
+            return ""
+        pids = " ".join(str(one.pid) for one in left)
+        return f": processes that an earlier cmappserver launched still run (pid {pids})"
 
     def _launch(self, run: str, definition: Application) -> Identity:
         output = self._open_log(definition).writer()

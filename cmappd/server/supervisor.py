@@ -257,6 +257,8 @@ class Supervisor:
     def _claim(self, link: Link, claim: Claim, now: float) -> None:
         lease = self.app.definition.manager.lease
         answer = self.custody.claim(link, claim, self.app, lease, now)
+        if isinstance(answer, Refused) and answer.reason == "unknown-status":
+            answer = msgspec.structs.replace(answer, text=answer.text + self.runner.left_running())
         if answer is not None:
             link.send(msgspec.structs.replace(answer, seq=claim.seq))
             return

@@ -151,8 +151,9 @@ def server_killed(scene: Scene) -> Manager:
         assert guest.pids("db") == [pid]
         second = scene.manager("db")
         assert second.wait() == reasons.NOT_STARTED.code
-        assert f"processes of an earlier cmappserver still run; end them first (pid {pid})" in (
-            second.said()
+        assert (
+            f"processes that an earlier cmappserver launched still run (pid {pid}); end them first"
+            in second.said()
         )
         assert guest.pids("db") == [pid]
         os.kill(pid, signal.SIGKILL)
@@ -282,7 +283,7 @@ CASES = (
         "server killed and begun anew",
         reasons.UNKNOWN_STATUS,
         210,
-        "is not known to this cmappserver",
+        "not known to this cmappserver: processes that an earlier cmappserver launched still run",
         server_killed,
     ),
     Case(
