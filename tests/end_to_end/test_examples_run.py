@@ -1,0 +1,102 @@
+"""The examples run: their stanzas as they are, with other paths, other ports and less patience.
+
+What else these applications do is in test_postgres and test_redis.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.harness import Scene
+from tests.end_to_end.programs import Table, processes_in
+from tests.server.harness import free_port
+
+APPS = Path(__file__).parents[2] / "examples" / "apps.d"
+
+
+def example(name: str) -> Table:
+    """The one application of an example."""
+    (stanza,) = tomllib.loads((APPS / f"{name}.toml").read_text())["apps"].values()
+    return dict(stanza)
+
+
+def run(scene: Scene, name: str, stanza: Table, **health: object) -> str:
+    """Have it run until it is healthy, stop it in order, and give what it has said."""
+    stanza["health"] |= {"interval": "300ms", **health}
+    scene.guest.apps[name] = {**stanza, "log": {"path": str(scene.guest.app_log(name))}}
+    scene.guest.start()
+    manager = scene.manager(name)
+    manager.wait_said("health: healthy")
+    pid = scene.guest.pid_of(name)
+    assert manager.stop() == 0
+    assert not Path(f"/proc/{pid}").exists()
+    return scene.guest.app_said(name)
+
+
+@pytest.fixture
+def data(postgres_programs: Path) -> Iterator[Path]:
+    """A database cluster, in a folder where the user postgres may go."""
+    account = pwd.getpwnam("postgres")
+    with tempfile.TemporaryDirectory(prefix="cmappd-pg-") as name:
+        os.chown(name, account.pw_uid, account.pw_gid)
+        data = Path(name) / "data"
+        subprocess.run(
+            [postgres_programs / "initdb", "--no-sync", "--auth=trust", "-D", data],
+            user="postgres",
+            group=account.pw_gid,
+            extra_groups=[],
+            cwd=name,
+            capture_output=True,
+            check=True,
+        )
+        yield data
+
+
+@pytest.mark.root
+@pytest.mark.postgres
+def test_postgresql(scene: Scene, data: Path, postgres_programs: Path) -> None:
+    stanza, port = example("postgresql"), str(free_port())
+    stanza["command"] = [
+        *(str(postgres_programs / "postgres"), "-D", str(data), "-p", port, "-k", str(data)),
+        *("-c", "listen_addresses="),
+    ]
+    program, quiet, *_where = stanza["health"]["command"]
+    command = [program, quiet, f"--host={data}", f"--port={port}"]
+    said = run(scene, "postgresql", stanza, command=command)
+    assert "received fast shutdown request" in said
+    assert said.rstrip().endswith("database system is shut down")
+    assert not processes_in(data)
+
+
+def test_redis(scene: Scene) -> None:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    stanza, port = example("redis"), str(free_port())
+    file = scene.folder / "redis.conf"
+    file.write_text(f"port {port}\nbind 127.0.0.1\ndaemonize yes\nlogfile /nowhere/redis.log\n")
+    stanza["command"] = [
+        str(file) if word.endswith(".conf") else word for word in stanza["command"]
+    ]
+    stanza["directory"] = str(scene.folder)
+    del stanza["user"]  # it takes root
+    program = stanza["health"]["command"]
+    program[program.index("-p") + 1] = port
+    assert "Redis is now ready to exit" in run(scene, "redis", stanza)
+
+
+def test_webapp(scene: Scene) -> None:
+    stanza, port = example("webapp"), str(free_port())
+    folder = str(scene.folder)
+    for command in (stanza["command"], stanza["health"]["command"]):
+        command[:] = [word.replace("8000", port).replace("/srv/www", folder) for word in command]
+        command[0] = sys.executable
+    del stanza["user"]  # it takes root
+    assert '"GET / HTTP/1.1" 200' in run(scene, "webapp", stanza)
