@@ -5,6 +5,7 @@ word from a peer, the end of a process, a new definition, is an item in the inbo
 there is none, the task sleeps until the time itself brings an event.
 """
 
+import asyncio
 import time
 from dataclasses import dataclass
 
@@ -124,6 +125,10 @@ class Supervisor:
         try:
             while not self._has_left():
                 item = await self._inbox.take(self._wake())
+                if item is None:
+                    # After a pause of this process the time is over and words wait to be read,
+                    # both at once: one turn of the loop, and the words are heard first.
+                    await asyncio.sleep(0)
                 self._handle(item)
         finally:
             self.runner.close()

@@ -96,8 +96,13 @@ def test_an_address_resolves_to_itself() -> None:
     assert resolve("::1", 5315)[0].family == socket.AF_INET6
 
 
+def _listen(peer: Conversation) -> None:
+    """Stay until the link is closed."""
+    peer.hear()
+
+
 def test_nagle_is_off() -> None:
-    with raw_peer(lambda peer: None) as peer:
+    with raw_peer(_listen) as peer:
         link = connect(local(peer.port))
         until_ready(link)
         with socket.socket(fileno=socket.dup(link.fileno())) as same:
@@ -127,7 +132,7 @@ def test_messages_cut_anywhere_arrive_whole_and_before_the_failure() -> None:
 
 
 def test_what_may_not_be_said_is_not_sent() -> None:
-    with raw_peer(lambda peer: None) as peer:
+    with raw_peer(_listen) as peer:
         link = connect(local(peer.port))
         until_ready(link)
         with pytest.raises(LocalProtocolError, match="cannot send Status"):
