@@ -85,10 +85,11 @@ class Listeners:
         self._path = path
 
     def close(self) -> None:
-        """Listen no more."""
-        for server in self._servers.values():
-            server.close()
+        """Take the name of the control socket away; the sockets end with the process.
+
+        Closing them in the middle of an accept would make asyncio fail in the destructor of
+        the half-made transport (Server._detach after Server.close), with a traceback.
+        """
         if self._control is not None:
-            self._control.close()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)

@@ -160,4 +160,5 @@ class Guest:
                 os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not self.pids(), "the end of all applications")
         assert not [process for process in below if process.is_running()]
-        assert self.server is None or "Traceback" not in self.server.said()
+        said = "" if self.server is None else self.server.said()
+        assert "Traceback" not in said, said

@@ -122,7 +122,7 @@ def test_it_is_never_doubled_though_it_writes_its_title_over_its_run_mark(
     guest.start()
     second = scene.manager("redis")
     assert second.wait() == reasons.NOT_STARTED.code
-    assert f"end them first (pid {pid})" in second.said()
+    assert f"still run (pid {pid})" in second.said()
     assert [process.pid for process in processes_in(redis.data)] == [pid]
     os.kill(pid, signal.SIGTERM)
     wait_for(lambda: not processes_in(redis.data))
