@@ -394,6 +394,8 @@ class TestCapture:
         last = 100_000
         file = LogFile(str(path), 1 << 40, 1)
         capture = Capture(loop, fifo, file)
+        # As an application that lives on does; the writer may have ended before the last server.
+        held = capture.writer()
         with start_writer(capture, 0, last) as writer:
             capture.close(remove=False)
             for n in range(20):
@@ -406,6 +408,7 @@ class TestCapture:
             assert writer.poll() in (None, 0)
             capture = Capture(loop, fifo, file)
             run_until(loop, path, line(last - 1))
+        os.close(held)
         capture.close(remove=True)
         file.close()
         assert path.read_bytes() == lines(0, last)
