@@ -12,9 +12,15 @@ import pytest
 from pydantic import BaseModel
 
 from cmappd.client import settings
-from cmappd.core import plan
-from cmappd.core.config import Source, parse
-from cmappd.core.schema import PLANNED_KEYS, PLANNED_VALUES, Application, Manager, Server, Tls
+from cmappd.core.config import Source, parse, plan
+from cmappd.core.config.schema import (
+    PLANNED_KEYS,
+    PLANNED_VALUES,
+    Application,
+    Manager,
+    Server,
+    Tls,
+)
 from cmappd.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]

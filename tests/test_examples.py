@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cmappd.client import settings
-from cmappd.core.plan import Config
+from cmappd.core.config import Config
 from cmappd.server.load import load
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -5,9 +5,7 @@ import contextlib
 import os
 import time
 
-from cmappd.core.config import Tls
-from cmappd.core.plan import Config
-from cmappd.core.values import Address
+from cmappd.core.config import Address, Config, Tls
 from cmappd.errors import CmappdError, ConfigError
 from cmappd.server.certificates import load_certificates
 from cmappd.server.connections import Connections, ControlConnection, ManagerConnection

@@ -4,8 +4,7 @@ import glob
 import os
 from pathlib import PurePosixPath
 
-from cmappd.core.config import Parsed, Problem, Source, includes, parse
-from cmappd.core.plan import Config, settle
+from cmappd.core.config import Config, Parsed, Problem, Source, includes, parse, settle
 from cmappd.errors import ConfigError
 from cmappd.system import files
 

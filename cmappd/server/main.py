@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from cmappd import __version__
-from cmappd.core.plan import Config
+from cmappd.core.config import Config
 from cmappd.errors import CmappdError, ConfigError
 from cmappd.server import log
 from cmappd.server.connections import Connections

@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Iterator
 
-from cmappd.core.config import Application
+from cmappd.core.config import Application, Config, Plan, compare
 from cmappd.core.events import Define, Kill, Remove, Restart, Start, Stop
 from cmappd.core.messages import AppStatus
-from cmappd.core.plan import Config, Plan, compare
 from cmappd.core.state import Cause, Goal, Phase
 from cmappd.server.supervisor import Mended, Supervisor
 from cmappd.server.world import World

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from cmappd.core.config import Change, Config, Plan
 from cmappd.core.messages import Done, Refused
-from cmappd.core.plan import Change, Config, Plan
 from cmappd.server.load import Loader
 from cmappd.server.registry import Registry
 from cmappd.server.world import World

@@ -14,7 +14,8 @@ from cmappd.server.environment import environment_of
 from cmappd.server.leftovers import still_left
 from cmappd.server.world import World
 from cmappd.system import users
-from cmappd.system.logs import Capture, LogFile
+from cmappd.system.capture import Capture
+from cmappd.system.logfile import LogFile
 from cmappd.system.probe import probe
 from cmappd.system.process import Identity, Launch, launch
 

@@ -2,8 +2,8 @@
 
 import time
 
-from cmappd.core import plan, policy
-from cmappd.core.config import Application
+from cmappd.core import policy
+from cmappd.core.config import Application, plan
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus
 from cmappd.core.state import ALIVE, Health, Phase

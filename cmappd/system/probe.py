@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cmappd.core.state import ExitStatus
+from cmappd.core.wording import status_text
 from cmappd.errors import LaunchError
-from cmappd.system.process import Identity, Launch, describe, launch
+from cmappd.system.process import Identity, Launch, launch
 
 OUTPUT_LIMIT = 4096  # bytes kept of what a check printed: the last ones
 _CHUNK = 65536  # what a pipe holds, and what one turn of the loop may cost
@@ -98,7 +99,7 @@ async def probe(
         return ProbeResult(False, f"gave no answer within {limit:g}s and {killed}", output)
     status = ended.result()
     passed = status.code == 0
-    return ProbeResult(passed, "passed" if passed else describe(status), output)
+    return ProbeResult(passed, "passed" if passed else f"ended with {status_text(status)}", output)
 
 
 def _start(spec: Launch) -> tuple[Identity, _Tail]:

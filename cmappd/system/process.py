@@ -14,7 +14,6 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from cmappd.core.state import ExitStatus
 from cmappd.errors import LaunchError
 from cmappd.system.proc import Identity as Identity  # part of what this module offers
 from cmappd.system.proc import read_stat
@@ -172,18 +171,6 @@ def _interpreter(program: str) -> str | None:
         return None
     words = line[2:].strip(b" \t").replace(b"\t", b" ").split(b" ")
     return os.fsdecode(words[0]) if line.startswith(b"#!") else None
-
-
-def describe(status: ExitStatus) -> str:
-    """How a process ended, as the end of a sentence."""
-    if status.signal is not None:
-        try:
-            return f"was killed by {signal.Signals(status.signal).name}"
-        except ValueError:  # a real-time signal between SIGRTMIN and SIGRTMAX has no name
-            return f"was killed by signal {status.signal}"
-    if status.code is not None:
-        return f"exited with code {status.code}"
-    return "ended, its status is unknown"
 
 
 def send(identity: Identity, signum: int) -> bool:

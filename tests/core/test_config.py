@@ -25,8 +25,8 @@ from cmappd.core.config import (
     includes,
     parse,
 )
-from cmappd.core.stanzas import decode
-from cmappd.core.values import SIGNALS
+from cmappd.core.config.stanzas import decode
+from cmappd.core.config.values import SIGNALS
 
 MAIN = "/etc/cmappd/cmappserver.toml"
 TLS = '[tls]\ncertificate = "pki/a.pem"\nkey = "pki/a.key"\nca = "/ca.pem"\n'

@@ -70,6 +70,7 @@ from cmappd.core.events import (
     Terminate,
 )
 from cmappd.core.lifecycle import App
+from cmappd.core.lifecycle.table import TABLE
 from cmappd.core.state import ALIVE, REQUESTED, Cause, ExitStatus, Goal, Health, Phase
 from tests.core.definitions import LIMIT, WINDOW, definition, fresh, health
 
@@ -326,7 +327,7 @@ def let_time_pass(state: State) -> State | None:
         return None
     event = lifecycle.due(state.app, wake)
     assert event is not None, "time_moves"
-    assert (state.app.phase, type(event)) in lifecycle.TABLE, "time_moves"
+    assert (state.app.phase, type(event)) in TABLE, "time_moves"
     after = advance(state, event, wake)
     assert lifecycle.due(after.app, wake) != event, "time_moves"
     return after
@@ -447,7 +448,7 @@ def test_all_phases_are_reached() -> None:
 
 def test_every_cell_of_the_table_is_walked() -> None:
     cells = set().union(*(walk(name).cells for name in DEFINITIONS))
-    assert set(lifecycle.TABLE) - cells == set()
+    assert set(TABLE) - cells == set()
 
 
 @each

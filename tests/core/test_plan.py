@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from cmappd.core.config import Application, Manager, Parsed, Problem, Server, Source, Stop, parse
-from cmappd.core.plan import (
+from cmappd.core.config.plan import (
     LAUNCH,
     LIVE,
     Change,

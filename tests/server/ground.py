@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from cmappd.core.config import Source, parse
+from cmappd.core.config import Config, Source, parse, settle
 from cmappd.core.messages import Claim, Message, Reply
-from cmappd.core.plan import Config, settle
 from cmappd.server.registry import Registry
 from cmappd.server.supervisor import Parted, Said, Supervisor
 from cmappd.server.world import World

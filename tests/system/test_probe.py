@@ -55,9 +55,11 @@ def test_passed(scripts: Scripts, clinic: Clinic) -> None:
 
 def test_exit_code_and_signal(scripts: Scripts, clinic: Clinic) -> None:
     assert clinic.run(scripts.sh("echo bad; exit 1")) == ProbeResult(
-        False, "exited with code 1", "bad\n"
+        False, "ended with exit code 1", "bad\n"
     )
-    assert clinic.run(scripts.sh("kill -9 $$")) == ProbeResult(False, "was killed by SIGKILL", "")
+    assert clinic.run(scripts.sh("kill -9 $$")) == ProbeResult(
+        False, "ended with SIGKILL (signal 9)", ""
+    )
 
 
 def test_no_answer_in_time(scripts: Scripts, clinic: Clinic) -> None:
@@ -80,7 +82,7 @@ def test_the_end_of_the_main_process_counts_not_the_end_of_output(
 
 def test_closed_output_is_not_the_end(scripts: Scripts, clinic: Clinic) -> None:
     result = clinic.run(scripts.sh("echo bye; exec >&- 2>&-; sleep 0.1; exit 4"))
-    assert result == ProbeResult(False, "exited with code 4", "bye\n")
+    assert result == ProbeResult(False, "ended with exit code 4", "bye\n")
 
 
 def test_much_output_is_read_and_its_end_kept(scripts: Scripts, clinic: Clinic) -> None:
@@ -198,4 +200,4 @@ def test_many_at_once_do_not_wait_for_each_other(scripts: Scripts, clinic: Clini
 
 def test_sigchld_of_others_is_no_answer(scripts: Scripts, clinic: Clinic) -> None:
     result = clinic.run(scripts.sh("(exit 0 &) ; (sleep 0.05 &) ; sleep 0.2; kill -TERM $$"))
-    assert result.detail == f"was killed by {signal.SIGTERM.name}"
+    assert result.detail == "ended with SIGTERM (signal 15)"

@@ -15,7 +15,7 @@ import pytest
 from cmappd.core.state import ExitStatus
 from cmappd.errors import LaunchError
 from cmappd.system.proc import Identity, exists, read_stat
-from cmappd.system.process import Launch, become_supervisor, describe, launch, send
+from cmappd.system.process import Launch, become_supervisor, launch, send
 
 from .conftest import Scripts, open_files, until
 
@@ -269,20 +269,6 @@ def test_the_status_is_left_to_the_reaper(scripts: Scripts) -> None:
     second = launch(scripts.sh("exit 6"))
     assert finish(first) == ExitStatus(code=5)
     assert finish(second) == ExitStatus(code=6)
-
-
-@pytest.mark.parametrize(
-    ("status", "text"),
-    [
-        (ExitStatus(code=7), "exited with code 7"),
-        (ExitStatus(code=0), "exited with code 0"),
-        (ExitStatus(signal=9), "was killed by SIGKILL"),
-        (ExitStatus(signal=40), "was killed by signal 40"),
-        (ExitStatus(), "ended, its status is unknown"),
-    ],
-)
-def test_describe(status: ExitStatus, text: str) -> None:
-    assert describe(status) == text
 
 
 def test_send_reaches_this_very_process_only(scripts: Scripts) -> None:

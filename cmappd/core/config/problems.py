@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cmappd.core.schema import PLANNED_KEYS, PLANNED_VALUES
+from cmappd.core.config.schema import PLANNED_KEYS, PLANNED_VALUES
 
 KeyPath = tuple[str | int, ...]
 

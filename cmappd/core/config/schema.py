@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from cmappd.core import units
-from cmappd.core.values import (
+from cmappd.core.config.values import (
     NAME,
     Addresses,
     Command,

@@ -13,8 +13,8 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from cmappd.core import toml_lines
-from cmappd.core.problems import KeyPath, Problem
-from cmappd.core.schema import Application
+from cmappd.core.config.problems import KeyPath, Problem
+from cmappd.core.config.schema import Application
 
 Document = dict[str, Any]
 Known = Mapping[bytes, tuple[str, Application]]  # by Stanza.digest

@@ -12,41 +12,19 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cmappd.core.problems import KeyPath, Problem, dotted, explain, unknown_key
-from cmappd.core.schema import (
-    Application,
-    Health,
-    Log,
-    Manager,
-    Ownership,
-    Restart,
-    Server,
-    Start,
-    Stop,
-    Tls,
+from cmappd.core.config.problems import KeyPath, Problem, dotted, explain, unknown_key
+from cmappd.core.config.schema import Application, Manager, Server, Tls
+from cmappd.core.config.stanzas import (
+    Document,
+    Known,
+    Source,
+    Stanza,
+    decode,
+    loads,
+    not_toml,
+    split,
 )
-from cmappd.core.stanzas import Document, Known, Source, Stanza, decode, loads, not_toml, split
-from cmappd.core.values import BAD_NAME, NAME, Address
-
-__all__ = [
-    "DEFAULT_LISTEN",
-    "Address",
-    "Application",
-    "Health",
-    "Log",
-    "Manager",
-    "Ownership",
-    "Parsed",
-    "Problem",
-    "Restart",
-    "Server",
-    "Source",
-    "Start",
-    "Stop",
-    "Tls",
-    "includes",
-    "parse",
-]
+from cmappd.core.config.values import BAD_NAME, NAME
 
 DEFAULT_LISTEN = "0.0.0.0:5315"
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from cmappd.core.config import Application, Manager, Parsed, Problem, Server, Tls
+from cmappd.core.config.parse import Parsed
+from cmappd.core.config.problems import Problem
+from cmappd.core.config.schema import Application, Manager, Server, Tls
 from cmappd.errors import ConfigError
 
 T = TypeVar("T")

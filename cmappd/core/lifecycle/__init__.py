@@ -1,0 +1,6 @@
+"""The life of one application: pure, with the time as an argument. The rules are in `table`."""
+
+from cmappd.core.lifecycle.app import App, Run
+from cmappd.core.lifecycle.table import due, step, wake
+
+__all__ = ["App", "Run", "due", "step", "wake"]

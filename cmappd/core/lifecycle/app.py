@@ -1,0 +1,72 @@
+"""One application as the lifecycle sees it, and the one way from phase to phase."""
+
+import zlib
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cmappd.core.config import Application
+from cmappd.core.events import Action
+from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Phase
+
+# In these a run is expected to do its work, and its health is looked after.
+CHECKED_PHASES = frozenset({Phase.STARTING, Phase.RUNNING})
+
+
+class Run(Struct, frozen=True):
+    """One launch of an application, until its tree is empty."""
+
+    id: str
+    started: float
+    pid: int | None = None  # None until it has been launched
+    ending: Cause | None = None  # why it is being ended, if it is
+    detail: str = ""
+    status: ExitStatus | None = None  # of the main process, once it has ended
+    health: Health = Health.NONE
+    streak: int = 0  # consecutive passes above 0, consecutive failures below
+    check_due: float | None = None  # None while a check is under way, or there is none
+    checking: bool = False  # a check is under way
+    kills: int = 0  # how often SIGKILL was sent to what is left
+
+    @property
+    def chance(self) -> float:
+        """A number from 0 to 1 that spreads what is periodic: run ids are as good as random."""
+        return zlib.crc32(self.id.encode()) / 2**32
+
+
+class App(Struct, frozen=True):
+    """One application. ``run`` is there exactly in the phases in which a process may live."""
+
+    name: str
+    epoch: str  # makes run ids of different servers differ
+    definition: Application
+    goal: Goal = Goal.DOWN
+    phase: Phase = Phase.STOPPED
+    deadline: float | None = None  # when the phase ends by itself
+    serial: int = 0  # of the last launch
+    run: Run | None = None
+    restarts: tuple[float, ...] = ()  # when the guest restarted it
+    last: Outcome | None = None  # how the run before ended
+    removed: bool = False  # its stanza is gone: it may end, and not start
+
+
+Step = tuple[App, tuple[Action, ...]]
+
+
+def enter(app: App, phase: Phase, deadline: float | None, run: Run | None) -> App:
+    """The one way into a phase: its deadline comes with it, and so does its run."""
+    if run is not None and phase not in CHECKED_PHASES:
+        run = replace(run, check_due=None)
+    return replace(app, phase=phase, deadline=deadline, run=run)
+
+
+def live_run(app: App) -> Run:
+    if app.run is None:  # the walk of all states proves that this cannot be
+        raise AssertionError(f"{app.name} is {app.phase} without a run")
+    return app.run
+
+
+def last_outcome(app: App) -> Outcome:
+    if app.last is None:  # it waits because a run has ended
+        raise AssertionError(f"{app.name} is {app.phase} without an outcome")
+    return app.last

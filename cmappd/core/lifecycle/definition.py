@@ -1,0 +1,25 @@
+"""A changed definition: what of it applies to the live run at once."""
+
+from msgspec.structs import replace
+
+from cmappd.core.events import Define, Remove
+from cmappd.core.lifecycle.app import CHECKED_PHASES, App, Step
+from cmappd.core.lifecycle.health import plan_check
+from cmappd.core.lifecycle.starting import starting
+from cmappd.core.state import Phase
+
+
+def define(app: App, event: Define, now: float) -> Step:
+    old, new, run = app.definition, event.definition, app.run
+    app = replace(app, definition=new, removed=False)
+    if run is None or run.pid is None or app.phase not in CHECKED_PHASES:
+        return app, ()
+    if app.phase is Phase.STARTING and old.start != new.start:
+        app = starting(app, run, now)
+    if old.health != new.health:
+        app = plan_check(app, now, run.chance)
+    return app, ()
+
+
+def remove(app: App, _event: Remove, _now: float) -> Step:
+    return replace(app, removed=True), ()

@@ -1,0 +1,56 @@
+"""How a run begins, until it is ready."""
+
+from msgspec.structs import replace
+
+from cmappd.core.events import Destroy, Event, Launched, Spawn, TimedOut
+from cmappd.core.lifecycle.app import App, Run, Step, enter, live_run
+from cmappd.core.lifecycle.ending import end, termination
+from cmappd.core.lifecycle.health import plan_check
+from cmappd.core.state import Cause, Goal, Health, Phase
+
+
+def start(app: App, _event: Event, now: float) -> Step:
+    """A start that was asked for has the whole budget before it."""
+    if app.removed:
+        return app, ()
+    return launch(replace(app, restarts=()), now)
+
+
+def launch(app: App, now: float) -> Step:
+    serial = app.serial + 1
+    health = Health.NONE if app.definition.health is None else Health.UNKNOWN
+    run = Run(f"{app.name}.{app.epoch}.{serial}", now, health=health)
+    app = replace(app, goal=Goal.UP, serial=serial)
+    return starting(app, run, now), (Spawn(run.id),)
+
+
+def starting(app: App, run: Run, now: float) -> App:
+    """Wait from now on for the run to be launched, and then to be ready."""
+    ready, timeout = app.definition.start.ready, app.definition.start.timeout
+    wait = timeout if run.pid is None or ready == "health" else ready
+    return enter(app, Phase.STARTING, now + wait, run)
+
+
+def launched(app: App, event: Launched, now: float) -> Step:
+    run = replace(live_run(app), pid=event.pid, started=now)
+    return plan_check(starting(app, run, now), now, run.chance), ()
+
+
+def launched_too_late(app: App, event: Launched, _now: float) -> Step:
+    run = replace(live_run(app), pid=event.pid)
+    action = Destroy(run.id) if app.phase is Phase.KILLING else termination(app, run)
+    return replace(app, run=run), (action,)
+
+
+def start_timed_out(app: App, _event: TimedOut, now: float) -> Step:
+    start, run = app.definition.start, live_run(app)
+    if start.ready != "health" and run.pid is not None:
+        return enter(app, Phase.RUNNING, None, run), ()
+    return end(app, Cause.NOT_READY, f"not ready within {start.timeout:g} s", now)
+
+
+def want_up(app: App, _event: Event, _now: float) -> Step:
+    """While it is ending as asked: launch it again when it is gone, with the whole budget."""
+    if app.removed or app.goal is Goal.UP:
+        return app, ()
+    return replace(app, goal=Goal.UP, restarts=()), ()

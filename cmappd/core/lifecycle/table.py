@@ -1,0 +1,119 @@
+"""The life of one application: a pure table keyed by phase and event.
+
+Goal and fact are two things: ``goal`` is what somebody wished for, ``phase`` what is the
+case. ``step`` takes an application, an event and the time, and gives the application
+after it and the actions to carry out. An absent cell means that the event is of no
+consequence in that phase. All changes of phase go through ``enter``, so that a deadline
+cannot outlive its phase. Events that speak of a run are dropped in ``step`` when it is
+not the live one.
+
+    STOPPED, FAILED ──launch──▶ STARTING ──ready──▶ RUNNING
+          ▲     ▲                  │ end                │ end
+          │     │                  ▼                    ▼
+          │     └──── over ◀── STOPPING ──timeout──▶ KILLING (until the tree is empty)
+          └── Stop ── BACKOFF ◀── over, and a restart is due
+
+A run is over when its process tree is empty, and only then. Instants and intervals are
+monotonic seconds.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cmappd.core.events import (
+    CheckDue,
+    Checked,
+    Define,
+    Event,
+    Exited,
+    Gone,
+    Kill,
+    Launched,
+    NotLaunched,
+    Remove,
+    Restart,
+    Start,
+    Stop,
+    TimedOut,
+)
+from cmappd.core.lifecycle import definition, ending, health, over, starting
+from cmappd.core.lifecycle.app import App, Step
+from cmappd.core.state import Phase
+
+Cell = Callable[[App, Any, float], Step]
+P = Phase
+
+TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
+    (P.STOPPED, Start): starting.start,
+    (P.STOPPED, Restart): starting.start,
+    (P.FAILED, Start): starting.start,
+    (P.FAILED, Restart): starting.start,
+    (P.FAILED, Stop): ending.stop_failed,
+    (P.FAILED, Kill): ending.stop_failed,
+    (P.STARTING, Launched): starting.launched,
+    (P.STARTING, NotLaunched): over.not_launched,
+    (P.STARTING, TimedOut): starting.start_timed_out,
+    (P.STARTING, CheckDue): health.check,
+    (P.STARTING, Checked): health.checked,
+    (P.STARTING, Exited): over.exited,
+    (P.STARTING, Stop): ending.stop,
+    (P.STARTING, Kill): ending.kill,
+    (P.STARTING, Restart): ending.restart,
+    (P.RUNNING, CheckDue): health.check,
+    (P.RUNNING, Checked): health.checked,
+    (P.RUNNING, Exited): over.exited,
+    (P.RUNNING, Stop): ending.stop,
+    (P.RUNNING, Kill): ending.kill,
+    (P.RUNNING, Restart): ending.restart,
+    (P.STOPPING, Launched): starting.launched_too_late,
+    (P.STOPPING, NotLaunched): over.not_launched,
+    (P.STOPPING, TimedOut): ending.stop_timed_out,
+    (P.STOPPING, Exited): over.exited_stopping,
+    (P.STOPPING, Gone): over.gone,
+    (P.STOPPING, Start): starting.want_up,
+    (P.STOPPING, Stop): ending.want_down,
+    (P.STOPPING, Kill): ending.kill,
+    (P.STOPPING, Restart): ending.restart_ending,
+    (P.KILLING, Launched): starting.launched_too_late,
+    (P.KILLING, NotLaunched): over.not_launched,
+    (P.KILLING, TimedOut): ending.stop_timed_out,
+    (P.KILLING, Exited): over.exited_killing,
+    (P.KILLING, Gone): over.gone,
+    (P.KILLING, Start): starting.want_up,
+    (P.KILLING, Stop): ending.want_down,
+    (P.KILLING, Kill): ending.want_down,
+    (P.KILLING, Restart): ending.restart_ending,
+    (P.BACKOFF, TimedOut): lambda app, _event, now: starting.launch(app, now),
+    (P.BACKOFF, Stop): over.stop_waiting,
+    (P.BACKOFF, Kill): over.stop_waiting,
+    (P.BACKOFF, Restart): starting.start,
+    (P.BACKOFF, Remove): over.remove_waiting,
+    **{(phase, Define): definition.define for phase in Phase},
+    **{(phase, Remove): definition.remove for phase in Phase if phase is not P.BACKOFF},
+}
+
+
+def step(app: App, event: Event, now: float) -> Step:
+    """The application after the event, and what is to be done."""
+    run_id = getattr(event, "run", None)
+    if run_id is not None and (app.run is None or app.run.id != run_id):
+        return app, ()
+    cell = TABLE.get((app.phase, type(event)))
+    return cell(app, event, now) if cell is not None else (app, ())
+
+
+def wake(app: App) -> float | None:
+    """When time alone brings the next event; None if it brings none."""
+    check_due = app.run.check_due if app.run is not None else None
+    if app.deadline is None or check_due is None:
+        return app.deadline if check_due is None else check_due
+    return min(app.deadline, check_due)
+
+
+def due(app: App, now: float) -> Event | None:
+    """The event that the time has brought, if any."""
+    if app.deadline is not None and now >= app.deadline:
+        return TimedOut()
+    if app.run is not None and app.run.check_due is not None and now >= app.run.check_due:
+        return CheckDue()
+    return None

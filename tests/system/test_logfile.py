@@ -1,0 +1,238 @@
+"""Log files, on real disks that fill up."""
+
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from cmappd.system import logfile
+from cmappd.system.logfile import LogFile
+from tests.system.numbered import line, lines, whole
+
+
+def test_a_new_file_is_appended_to_and_readable_by_the_group_only(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for text in (b"one\n", b"two\n"):
+        file = LogFile(str(path), 1000, 1)
+        file.write(text)
+        file.close()
+    assert path.read_bytes() == b"one\ntwo\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert file.problem is None
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100, 4096, 100_000])
+def test_rotation_keeps_every_line_once_and_whole(tmp_path: Path, chunk: int) -> None:
+    path = tmp_path / "log"
+    file = LogFile(str(path), 2000, 100)
+    text = lines(0, 300)
+    for start in range(0, len(text), chunk):
+        file.write(text[start : start + chunk])
+    file.close()
+    assert whole(path) == text
+    backups = list(tmp_path.glob("log.*"))
+    assert len(backups) >= len(text) // 2000
+    for backup in backups:
+        assert backup.stat().st_size <= 2000
+        assert backup.read_bytes().endswith(b"\n")
+
+
+def test_the_oldest_backups_go(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = LogFile(str(path), 10, 2)
+    for n in range(5):
+        file.write(b"line %04d\n" % n)
+    file.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "log.1", "log.2"]
+    assert whole(path) == b"line 0002\nline 0003\nline 0004\n"
+
+
+def test_no_backups_means_a_fresh_file(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = LogFile(str(path), 10, 0)
+    for n in range(3):
+        file.write(b"line %04d\n" % n)
+    file.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["log"]
+    assert path.read_bytes() == b"line 0002\n"
+
+
+def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = LogFile(str(path), 1000, 9)
+    file.write(b"y" * 3500)
+    file.close()
+    assert whole(path) == b"y" * 3500
+    assert path.stat().st_size == 500
+
+
+def test_a_file_truncated_by_somebody_else_is_not_rotated_early(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = LogFile(str(path), 100, 9)
+    file.write(b"a" * 89 + b"\n")
+    os.truncate(path, 0)
+    file.write(b"b" * 89 + b"\n")
+    file.close()
+    assert path.read_bytes() == b"b" * 89 + b"\n"
+    assert not (tmp_path / "log.1").exists()
+
+
+def test_a_failed_rotation_keeps_writing(tmp_path: Path, no_delay: None) -> None:
+    path = tmp_path / "log"
+    file = LogFile(str(path), 10, 1)
+    (tmp_path / "log.new").mkdir()
+    file.write(b"line 0000\nline 0001\n")
+    assert file.problem is not None
+    assert "cannot rotate" in file.problem
+    (tmp_path / "log.new").rmdir()
+    file.write(b"line 0002\n")
+    assert file.problem is None
+    file.close()
+    assert whole(path) == b"line 0000\nline 0001\nline 0002\n"
+
+
+def test_reopen_after_the_file_was_moved_away(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = LogFile(str(path), 1000, 1)
+    file.write(b"one\n")
+    path.rename(tmp_path / "moved")
+    file.write(b"two\n")
+    file.reopen()
+    file.write(b"three\n")
+    file.close()
+    assert (tmp_path / "moved").read_bytes() == b"one\ntwo\n"
+    assert path.read_bytes() == b"three\n"
+
+
+def test_reconfigure_takes_path_and_sizes(tmp_path: Path) -> None:
+    file = LogFile(str(tmp_path / "a"), 1000, 1)
+    file.write(b"to a\n")
+    file.reconfigure(str(tmp_path / "b"), 5, 1)
+    file.write(b"to b\nmore\n")
+    file.close()
+    assert (tmp_path / "a").read_bytes() == b"to a\n"
+    assert (tmp_path / "b.1").read_bytes() == b"to b\n"
+    assert (tmp_path / "b").read_bytes() == b"more\n"
+
+
+def test_a_missing_directory_is_a_problem_until_it_is_there(tmp_path: Path, no_delay: None) -> None:
+    file = LogFile(str(tmp_path / "no/log"), 1000, 1)
+    assert file.problem == f"cannot open {tmp_path}/no/log: No such file or directory"
+    file.write(b"one\ntwo\nthree")
+    (tmp_path / "no").mkdir()
+    file.write(b" and a half\nfour\n")
+    assert file.problem is None
+    file.close()
+    assert (tmp_path / "no/log").read_bytes() == (
+        b"cmappd: 3 lines (25 bytes) were dropped: No such file or directory\nfour\n"
+    )
+
+
+def test_neither_a_symbolic_nor_a_hard_link_is_written(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("keep\n")
+    (tmp_path / "soft").symlink_to("precious")
+    os.link(tmp_path / "precious", tmp_path / "hard")
+    for name, why in (("soft", "symbolic links"), ("hard", "Too many links")):
+        file = LogFile(str(tmp_path / name), 1000, 1)
+        file.write(b"bad\n")
+        assert file.problem is not None
+        assert why in file.problem
+        file.close()
+    assert (tmp_path / "precious").read_text() == "keep\n"
+
+
+def test_a_fifo_without_reader_does_not_block(tmp_path: Path, no_delay: None) -> None:
+    os.mkfifo(tmp_path / "log")
+    file = LogFile(str(tmp_path / "log"), 1000, 1)
+    for _ in range(100):
+        file.write(b"x" * 4095 + b"\n")
+    assert file.problem is not None
+    file.close()
+
+
+def test_a_full_disk_is_told_afterwards(tmp_path: Path, no_delay: None) -> None:
+    file = LogFile("/dev/full", 1000, 1)
+    for n in range(100):
+        file.write(line(n))
+    assert file.problem == "cannot write /dev/full: No space left on device"
+    file.reconfigure(str(tmp_path / "log"), 100_000, 1)
+    file.write(line(100))
+    assert file.problem is None
+    file.close()
+    size = len(lines(0, 100))
+    notice = f"cmappd: 100 lines ({size} bytes) were dropped: No space left on device\n"
+    assert (tmp_path / "log").read_bytes() == notice.encode() + line(100)
+
+
+def test_a_broken_disk_is_not_tried_with_every_write() -> None:
+    file = LogFile("/dev/full", 1000, 1)
+    file.write(b"x\n")
+    before = file._retry_at
+    for _ in range(1000):
+        file.write(b"x\n")
+    assert file._retry_at - before <= (time.monotonic() - before) + 2 * logfile.RETRY_DELAY
+    assert file._dropped_lines == 1001
+    file.close()
+
+
+@pytest.mark.root
+def test_a_disk_that_fills_up_and_is_emptied(small_disk: Path, no_delay: None) -> None:
+    (small_disk / "ballast").write_bytes(b"b" * 32768)
+    path = small_disk / "log"
+    file = LogFile(str(path), 1 << 30, 1)
+    for n in range(600):
+        file.write(line(n))
+    assert file.problem is not None
+    assert "No space left" in file.problem
+    (small_disk / "ballast").unlink()
+    file.write(line(600))
+    file.write(line(601))
+    assert file.problem is None
+    file.close()
+    text = path.read_bytes()
+    kept, _, rest = text.partition(b"cmappd: ")
+    count, size = int(rest.split()[0]), int(rest.split(b"(")[1].split()[0])
+    # A line that was written in part counts as dropped, and its part is ended.
+    assert rest.endswith(b"No space left on device\n" + lines(600, 602))
+    part = kept[kept.rstrip(b"\n").rfind(b"\n") + 1 :]
+    in_part = part.rstrip(b"\n") + b"\n" != line(kept.count(b"\n") - 1)
+    complete = kept.count(b"\n") - in_part
+    assert complete + count == 600
+    assert kept.startswith(lines(0, complete))
+    assert len(kept) - in_part + size == len(lines(0, 600))
+
+
+@pytest.mark.root
+def test_the_owner_gets_the_file_and_its_successors(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to give files away")
+    file = LogFile(str(tmp_path / "log"), 10, 1, owner=(12345, 23456))
+    file.write(b"line 0000\nline 0001\n")
+    file.close()
+    for name in ("log", "log.1"):
+        found = (tmp_path / name).stat()
+        assert (found.st_uid, found.st_gid) == (12345, 23456)
+
+
+def test_tail_reaches_into_the_backup(tmp_path: Path) -> None:
+    file = LogFile(str(tmp_path / "log"), 30, 1)
+    for n in range(4):
+        file.write(b"line %04d\n" % n)
+    assert file.tail(1) == "line 0003\n"
+    assert file.tail(3) == "line 0001\nline 0002\nline 0003\n"
+    assert file.tail(100) == "line 0000\nline 0001\nline 0002\nline 0003\n"
+    assert file.tail(100, limit=15) == "0002\nline 0003\n"
+    assert file.tail(0) == ""
+    file.write(b"half \xff")
+    assert file.tail(1) == "half \ufffd\n"
+    file.close()
+
+
+def test_tail_of_nothing(tmp_path: Path) -> None:
+    file = LogFile(str(tmp_path / "log"), 30, 1)
+    assert file.tail(5) == ""
+    (tmp_path / "log").unlink()
+    assert file.tail(5) == ""
+    file.close()
