@@ -296,7 +296,10 @@ class Follower:
             self._actions += [Log(line, outcome.run) for line in wording.evidence(ended)]
         again = stale and not self._cleared
         self._cleared = self._cleared or stale
-        requests = (Ack(self._next(), outcome.run), Release(self._next()))
+        # Who acknowledges owns no more; only before another claim must that be said as well.
+        requests: list[Message] = [Ack(self._next(), outcome.run)]
+        if again:
+            requests.append(Release(self._next()))
         self._settle(None if again else end, now, *requests)
 
     def _conclude(self, state: State, now: float) -> None:

@@ -116,7 +116,7 @@ class Custody:
 
     def acknowledge(self, run: str) -> None:
         """The owner has written the result down; with that its ownership has ended."""
-        if self.undelivered is not None and self.undelivered.outcome.run == run:
+        if self.undelivered is None or self.undelivered.outcome.run == run:
             self.release()
 
 

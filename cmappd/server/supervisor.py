@@ -213,12 +213,12 @@ class Supervisor:
         self.app, actions = lifecycle.step(self.app, event, now)
         if self.app.phase is not before.phase:
             self.notes.since = time.time()
-        for line in narrate(before, self.app, now):
-            self._world.log.info("%s: %s", self.app.name, line, extra={"app": self.app.name})
         if self.app.run is None or self.app.phase not in (Phase.STARTING, Phase.RUNNING):
             self.runner.cancel_check()
         for action in actions:
             self._act(action)
+        for line in narrate(before, self.app, now):  # the cluster does not wait for our log
+            self._log(line)
 
     def _act(self, action: Action) -> None:
         definition = self.app.definition
@@ -244,12 +244,13 @@ class Supervisor:
             case Claim():
                 self._claim(link, message, now)
             case Ack(seq, run):
-                self.custody.acknowledge(run)
+                if self.custody.link is link:
+                    self.custody.acknowledge(run)
                 link.send(Done(seq))
             case Release(seq):
                 if self.custody.link is link:
                     self.custody.release()
-                    self._log_owner(f"{link.name} has released it; it runs on")
+                    self._log(f"{link.name} has released it; it runs on")
                 link.send(Done(seq))
             case AskStop():
                 self._ask_stop(link, message, now)
@@ -267,13 +268,13 @@ class Supervisor:
         if answer is not None:
             link.send(msgspec.structs.replace(answer, seq=claim.seq))
             return
-        self._log_owner(f"owned by {link.name}")
+        self._log(f"owned by {link.name}")
         if claim.start and claim.run is None:
             self._step(Start())
         link.send(self.state(claim.seq))
         self._published = self._visible()
 
-    def _log_owner(self, text: str) -> None:
+    def _log(self, text: str) -> None:
         self._world.log.info("%s: %s", self.app.name, text, extra={"app": self.app.name})
 
     def _ask_stop(self, link: Link, message: AskStop, now: float) -> None:

@@ -10,18 +10,12 @@ import contextlib
 import fcntl
 import os
 import stat
-import time
 
 from cmappd.errors import ConfigError
 from cmappd.system.logfile import CHUNK, LogFile
 
 # Bytes one application may have moved before the loop turns to the others.
-CHUNKS_PER_CALLBACK = 4
-# splice(2) holds the pipe's lock. A stream of small writes is copied faster, and at half the cost,
-# if it may gather in the pipe for a moment: seconds, in effect some 60 µs. A move of less than a
-# page is no stream, and with many streams each pipe is full by the time it has its turn.
-GATHER = 1e-6
-STREAM = range(4096, CHUNK // 2)
+CHUNKS_PER_CALLBACK = 8
 
 
 class Capture:
@@ -76,10 +70,7 @@ class Capture:
 
     def _readable(self) -> None:
         for _ in range(CHUNKS_PER_CALLBACK):
-            moved = self._log_file.move(self._fd)
-            if moved in STREAM:
-                time.sleep(GATHER)
-            if moved < CHUNK // 2:
+            if not self._log_file.move(self._fd):
                 return
 
 

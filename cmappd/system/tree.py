@@ -16,8 +16,7 @@ know better.
 Nothing is polled. The last member of a tree is always our direct child, so its end gives a
 SIGCHLD, and that is the moment to ask `Forest.empty` again.
 
-A run that was planted when its main process was not our child, because an earlier
-cmappserver launched it, has its orphans at the reaper which that main process itself was
+A run that was adopted, because an earlier cmappserver launched it, has its orphans at the reaper which that main process itself was
 handed to; they are looked for there, and their end gives no SIGCHLD.
 """
 
@@ -68,14 +67,22 @@ class Forest:
             )
 
     def plant(self, run: str, main: Identity) -> None:
-        """Begin a tree, or give it another main process (a daemon found by its pid file)."""
-        before = self._trees.get(run)
-        if before is not None:
-            self._forget_main(run, before.main)
+        """Begin the tree of a child of ours, or give it another main process (a daemon's)."""
+        self._begin(run, main, self._me)
+        self._mains[main.pid] = run
+
+    def adopt(self, run: str, main: Identity) -> None:
+        """Begin the tree of a run that an earlier cmappserver launched."""
         stat = read_stat(main.pid)
         reaper = _INIT if stat is None or stat.start != main.start else stat.ppid
         if reaper == self._me:
             self._mains[main.pid] = run
+        self._begin(run, main, reaper)
+
+    def _begin(self, run: str, main: Identity, reaper: int) -> None:
+        before = self._trees.get(run)
+        if before is not None:
+            self._forget_main(run, before.main)
         self._trees[run] = _Tree(main, reaper if before is None else before.reaper)
         self._leaders[main.pid] = (main, run)
         self._known[main] = run

@@ -212,9 +212,8 @@ def test_the_result_is_logged_with_its_evidence_acknowledged_and_returned() -> N
         "last log: one",
         "last log: two",
     ]
-    assert sent(actions) == [Ack(3, "r1"), Release(4)]
-    assert follower.message(Done(3), 9.1) == []
-    assert follower.message(Done(4), 9.1) == [
+    assert sent(actions) == [Ack(3, "r1")]
+    assert follower.message(Done(3), 9.1) == [
         Exit(reasons.APP, 3, "ended by itself, exit code 3", "r1", EXIT_3)
     ]
 
@@ -258,7 +257,7 @@ def test_an_end_of_which_only_two_polls_speak_is_an_end() -> None:
     follower.tick(5.0)
     assert sent(follower.message(state(3, over), 5.1)) == []
     follower.tick(10.1)
-    assert sent(follower.message(state(4, over), 10.2)) == [Ack(5, "r1"), Release(6)]
+    assert sent(follower.message(state(4, over), 10.2)) == [Ack(5, "r1")]
     assert ending(follower.tick(11.2)).code == 3
 
 

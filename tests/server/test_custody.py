@@ -104,6 +104,14 @@ def test_a_result_goes_to_the_connected_owner_and_is_kept_until_acknowledged() -
     assert left == [None, None, None]
 
 
+def test_an_acknowledgement_of_what_nobody_waits_for_ends_the_ownership_too() -> None:
+    """A manager may have concluded from the state what it was never told."""
+    custody = Custody()
+    claim(custody, Recorder("one"))
+    custody.acknowledge("db.e.1")
+    assert custody.owner is None
+
+
 def test_a_result_without_a_manager_waits_for_the_next_of_that_name_and_is_given_once() -> None:
     custody, link = Custody(), Recorder("one")
     claim(custody, link)
