@@ -12,7 +12,7 @@ import os
 import stat
 
 from cmappd.errors import ConfigError
-from cmappd.system.logfile import CHUNK, LogFile
+from cmappd.system.logfile import LogFile
 
 # Bytes one application may have moved before the loop turns to the others.
 CHUNKS_PER_CALLBACK = 8

@@ -16,8 +16,9 @@ know better.
 Nothing is polled. The last member of a tree is always our direct child, so its end gives a
 SIGCHLD, and that is the moment to ask `Forest.empty` again.
 
-A run that was adopted, because an earlier cmappserver launched it, has its orphans at the reaper which that main process itself was
-handed to; they are looked for there, and their end gives no SIGCHLD.
+A run that was adopted, because an earlier cmappserver launched it, has its orphans at the reaper
+which its main process itself was handed to; they are looked for there, and their end gives no
+SIGCHLD.
 """
 
 import os
