@@ -82,13 +82,23 @@ def children(pid: int) -> list[int]:
     proc_pid_task_tid_children(5). Our own are waited for by the reaper only, hence not now.
     The main thread comes last: it is the one that children of ending threads are handed to.
     """
-    found: list[int] = []
-    for tid in reversed(_threads(pid)):
-        try:
-            found += map(int, _read(f"/proc/{pid}/task/{tid}/children").split())
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
+    return [child for tid in reversed(_threads(pid)) for child in _children(pid, tid)]
+
+
+def own_children() -> list[int]:
+    """Our own, launched by the main thread; it is also the one that orphans are handed to.
+
+    For that the kernel takes the first living thread (find_alive_thread in kernel/exit.c).
+    """
+    pid = os.getpid()
+    return _children(pid, pid)
+
+
+def _children(pid: int, tid: int) -> list[int]:
+    try:
+        return list(map(int, _read(f"/proc/{pid}/task/{tid}/children").split()))
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def environment(pid: int) -> bytes:

@@ -26,7 +26,16 @@ import signal
 from dataclasses import dataclass
 
 from cmappd.errors import CmappdError
-from cmappd.system.proc import Identity, Stat, children, environment, exists, pids, read_stat
+from cmappd.system.proc import (
+    Identity,
+    Stat,
+    children,
+    environment,
+    exists,
+    own_children,
+    pids,
+    read_stat,
+)
 from cmappd.system.process import send
 
 MARK = "CMAPPD_RUN"
@@ -212,7 +221,7 @@ class Forest:
         No look at the start time of those: they are our children, so their pids are their
         own until they are waited for, and then `empty` forgets them.
         """
-        return set(children(self._me)) - self._mains.keys() - self._exempt
+        return set(own_children()) - self._mains.keys() - self._exempt
 
     def _run_of_child(self, pid: int) -> str | None:
         """The run of an orphan that became our child."""
