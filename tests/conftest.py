@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import ports
+
 # Set by continuous integration, where a skipped test would pass for a test that passed.
 MUST_RUN = os.environ.get("CMAPPD_TEST_MUST_RUN") == "1"
 # Seconds in which what a test has told to end must have ended.
@@ -78,6 +80,7 @@ def no_leaks() -> Iterator[None]:
     """After each test: no child process, thread or open file more than before it."""
     before = _held()
     yield
+    ports.release()
     deadline = time.monotonic() + SETTLE
     while leaked := _held() - before:
         gc.collect()  # what nobody refers to any more is closed late, and that is no leak

@@ -34,10 +34,27 @@ ACROSS = {
     # A tree is made of identified processes, and process.py is where identities come from.
     ("system.tree", "system.process"),
     ("system.tree", "system.proc"),
+    ("system.tree", "system.marks"),
+    ("system.marks", "system.proc"),
+    ("system.pidwatch", "system.proc"),
     # The two halves of one subject, /proc: reading it, and acting on what it says.
     ("system.process", "system.proc"),
+    # Two parts of a launch: what comes before the exec, and what the kernel says to it.
+    ("system.process", "system.limits"),
+    ("system.process", "system.executable"),
     # A health check is launched as an application is.
     ("system.probe", "system.process"),
+    # A cgroup is filled with processes and their children, and emptied of them.
+    ("system.cgroup", "system.process"),
+    ("system.cgroup", "system.proc"),
+    # A cgroup, and where it is made.
+    ("system.hierarchy", "system.cgroup"),
+    ("system.hierarchy", "system.proc"),
+    # Health checks have one kind of result; those by a network speak TLS as all others do.
+    ("system.netprobe", "system.probe"),
+    ("system.netprobe", "system.connect"),
+    ("system.netprobe", "system.tls"),
+    ("system.connect", "system.tls"),
     # A log file takes bytes from a pipe inside the kernel; one place knows how many at once.
     ("system.capture", "system.logfile"),
 }

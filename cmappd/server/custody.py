@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from cmappd.core.lifecycle import App
-from cmappd.core.messages import Claim, Ended, Message, Refused
+from cmappd.core.messages import Claim, Ended, Message, Refused, Stop
 from cmappd.core.ownership import Owner, may_claim
 
 # Results that a manager may still ask for when its link comes back.
@@ -72,6 +72,16 @@ class Custody:
         self.undelivered = result
         return result
 
+    def refuse_stop(self, link: Link, stop: Stop, lease: float, now: float) -> Refused | None:
+        """A refusal for whoever may not stop the application: it is another manager's."""
+        owner = self.owner
+        if owner is None or link.administrator or owner.name == link.name:
+            return None
+        if now >= owner.expires(lease):
+            return None
+        text = f"'{stop.app}' is owned by {owner.name}; only it may stop it"
+        return Refused(stop.seq, "busy", text)
+
     def _result_for(self, link: Link, run: str | None) -> Ended | None:
         """A fresh manager gets what its name has not acknowledged, a returning one its run's."""
         if run is not None:
@@ -92,6 +102,18 @@ class Custody:
         state = "connected" if self._owner.connected else "not connected, its lease not over"
         return f"'{app}' is owned by {self._owner.name} ({state})"
 
+    @property
+    def concluded(self) -> tuple[Ended, ...]:
+        """The last results, delivered or not."""
+        return self._concluded
+
+    def resume(
+        self, owner: Owner | None, undelivered: Ended | None, concluded: tuple[Ended, ...]
+    ) -> None:
+        """Take over from an earlier cmappserver, whose links have all ended."""
+        self._owner = owner.disconnected() if owner is not None else None
+        self.undelivered, self._concluded = undelivered, concluded
+
     def lost(self, link: Link) -> None:
         """Note the end of a link."""
         if link is self.link:
@@ -106,13 +128,15 @@ class Custody:
         self.undelivered = None
 
     def conclude(self, result: Ended) -> None:
-        """Keep the result of an application that came to rest, and give it to its owner."""
+        """Keep the result of an application that came to rest."""
         self._concluded = (*self._concluded, result)[-KEPT_RESULTS:]
-        if self.owner is None:
-            return
-        self.undelivered = result
-        if self.link is not None:
-            self.link.send(result)
+        if self.owner is not None:
+            self.undelivered = result
+
+    def deliver(self) -> None:
+        """Give the owner the result, if it is connected."""
+        if self.link is not None and self.undelivered is not None:
+            self.link.send(self.undelivered)
 
     def acknowledge(self, run: str) -> None:
         """The owner has written the result down; with that its ownership has ended."""

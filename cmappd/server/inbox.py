@@ -25,6 +25,11 @@ class Inbox(Generic[Item]):
         self._items.append(item)
         _wake(self._waiter)
 
+    @property
+    def empty(self) -> bool:
+        """Whether the task would have to wait."""
+        return not self._items
+
     def drain(self) -> list[Item]:
         """All items, when the task takes no more."""
         items, self._items = self._items, []

@@ -8,49 +8,78 @@ and a session of PostgreSQL. They are known by their output, an application's FI
 """
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 
+from cmappd.core import lifecycle
+from cmappd.core.config import Application
+from cmappd.core.lifecycle import App
 from cmappd.errors import ConfigError
 from cmappd.system import files, proc
+from cmappd.system.marks import marked
 from cmappd.system.process import Identity
-from cmappd.system.tree import marked
+
+# By application and run; the run is "" where only the output tells whose a process is.
+Leftovers = dict[str, dict[str, list[Identity]]]
 
 
-def find_leftovers(state_directory: str, epoch: str) -> dict[str, list[Identity]]:
-    """The processes of earlier epochs, by application; and note the epoch that begins now.
+def find_leftovers(state_directory: str, epoch: str, recorded: Iterable[str]) -> Leftovers:
+    """The processes of earlier epochs; and note the epoch that begins now.
 
-    Raises ConfigError where that cannot be noted.
+    ``recorded`` are epochs whose applications live on, in records. Raises ConfigError where
+    the epochs cannot be noted.
     """
     path = os.path.join(state_directory, "epochs")
-    left, alive = _running(state_directory, frozenset(_read(path).split()))
+    left, alive = _running(state_directory, frozenset({*_read(path).split(), *recorded}))
+    epochs = (*sorted({*alive, *recorded}), epoch)
     try:
-        files.write_atomic(path, "".join(f"{one}\n" for one in (*sorted(alive), epoch)).encode())
+        files.write_atomic(path, "".join(f"{one}\n" for one in epochs).encode())
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
     return left
 
 
-def still_left(state_directory: str, epoch: str, app: str) -> list[Identity]:
-    """What runs now of an application that earlier epochs left, children born since included."""
-    earlier = frozenset(_read(os.path.join(state_directory, "epochs")).split()) - {epoch}
-    return _running(state_directory, earlier)[0].get(app, [])
+def find_run(
+    leftovers: Leftovers, name: str, definition: Application
+) -> tuple[App, Identity] | None:
+    """The newest run that is left of an application, and its main process.
+
+    That is the one that leads the run's session, or else the oldest.
+    """
+    runs = {run: members for run, members in leftovers.get(name, {}).items() if run}
+    if not runs:
+        return None
+    run, members = max(runs.items(), key=lambda found: max(one.start for one in found[1]))
+    main = min(members, key=lambda one: (not _leads(one), one.start))
+    return lifecycle.found(name, definition, run, main.pid, time.monotonic()), main
 
 
-def _running(
-    state_directory: str, epochs: frozenset[str]
-) -> tuple[dict[str, list[Identity]], set[str]]:
-    """The processes of those epochs by application, and the epochs that have any."""
-    left: dict[str, list[Identity]] = {}
+def _leads(member: Identity) -> bool:
+    stat = proc.read_stat(member.pid)
+    return stat is not None and stat.session == member.pid
+
+
+def still_left(state_directory: str, app: str, but: str) -> list[Identity]:
+    """What runs now of any run of an application but one, children born since included."""
+    epochs = frozenset(_read(os.path.join(state_directory, "epochs")).split())
+    runs = _running(state_directory, epochs)[0].get(app, {})
+    return [one for run, members in runs.items() if run != but for one in members]
+
+
+def _running(state_directory: str, epochs: frozenset[str]) -> tuple[Leftovers, set[str]]:
+    """The processes of those epochs, and the epochs that have any."""
+    left: Leftovers = {}
     alive = set()
     for run, members in (marked() if epochs else {}).items():
         app, _, rest = run.rpartition(".")[0].rpartition(".")
         # Anybody can set the variable to anything.
         if app and rest in epochs:
             alive.add(rest)
-            left.setdefault(app, []).extend(members)
+            left.setdefault(app, {})[run] = members
     for app, member in _writers(state_directory):
-        if member not in left.setdefault(app, []):
-            left[app].append(member)
+        runs = left.setdefault(app, {})
+        if not any(member in members for members in runs.values()):
+            runs.setdefault("", []).append(member)
     return left, alive
 
 

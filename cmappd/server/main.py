@@ -24,6 +24,7 @@ from cmappd.server.load import Loader
 from cmappd.server.peer import Office
 from cmappd.server.registry import Registry
 from cmappd.server.reload import Reloader
+from cmappd.server.store import Record, Store
 from cmappd.server.world import World
 from cmappd.system import files
 from cmappd.system.notify import notify
@@ -65,12 +66,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 async def _serve(loader: Loader, config: Config) -> None:
-    world, control = _prepare(config)
+    world, control, records = _prepare(config)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: _complain(world.log, context))
     signals = Signals(loop)
     signals.on(signal.SIGCHLD, world.reaper.reap)
-    registry = Registry(world, config)
+    registry = Registry(world, config, records)
     reloader = Reloader(world, loader, registry)
     office = Office(world, registry, reloader)
     connections = Connections(office)
@@ -90,7 +91,10 @@ async def _serve(loader: Loader, config: Config) -> None:
             world.log.info("cmappserver %s is ready, pid %d", __version__, os.getpid())
             notify("READY=1")
             await ended.wait()
-            await _end(world, registry, connections, listeners)
+            if registry.config.server.on_shutdown == "keep":
+                _leave(world, connections)
+            else:
+                await _end(world, registry, connections, listeners)
             for task in background:
                 task.cancel()
     finally:
@@ -103,8 +107,11 @@ async def _serve(loader: Loader, config: Config) -> None:
 # The start ---------------------------------------------------------------------------
 
 
-def _prepare(config: Config) -> tuple[World, str]:
-    """The ground to stand on, and the path of the control socket. Raises CmappdError."""
+def _prepare(config: Config) -> tuple[World, str, dict[str, Record]]:
+    """The ground to stand on, the path of the control socket, and what was before.
+
+    Raises CmappdError.
+    """
     logger = log.set_up(config.server.log_format)
     paths = files.default_paths(os.geteuid() == 0, os.environ)
     state = config.server.state_directory or paths.state_directory
@@ -112,21 +119,23 @@ def _prepare(config: Config) -> tuple[World, str]:
     files.lock(os.path.join(state, "lock"))
     become_supervisor()
     _allow_many_files()
-    epoch = secrets.token_hex(4)
+    epoch, boot_id = secrets.token_hex(4), _boot_id()
+    store = Store(state, boot_id)
+    records, refused = store.load()
+    for app, problem in refused.items():
+        logger.error("%s: %s", app, problem)
     world = World(
         guest=socket.gethostname(),
-        boot_id=_boot_id(),
+        boot_id=boot_id,
         epoch=epoch,
         state_directory=state,
         log_directory=paths.log_directory,
         forest=Forest(),
+        store=store,
         log=logger,
-        leftovers=find_leftovers(state, epoch),
+        leftovers=find_leftovers(state, epoch, {record.epoch for record in records.values()}),
     )
-    for app, members in world.leftovers.items():
-        pids = " ".join(str(member.pid) for member in members)
-        logger.warning("%s: processes of an earlier cmappserver still run: pid %s", app, pids)
-    return world, config.server.control or os.path.join(state, "control.sock")
+    return world, config.server.control or os.path.join(state, "control.sock"), records
 
 
 def _boot_id() -> str:
@@ -185,6 +194,14 @@ def _obey(signals: Signals, registry: Registry, reloader: Reloader) -> asyncio.E
 
 
 # The end -----------------------------------------------------------------------------
+
+
+def _leave(world: World, connections: Connections) -> None:
+    """End without the applications: the next cmappserver takes them up."""
+    world.log.info("ending: the applications run on")
+    notify("STOPPING=1")
+    world.ending = True
+    connections.close()
 
 
 async def _end(

@@ -176,6 +176,7 @@ class Peer:
                 self._ask(message)
             case Poll(seq):
                 assert self._owned is not None  # the session's table sees to that
+                self._owned.heard()
                 self.send(self._owned.state(seq))
             case Ack() | Release():
                 assert self._owned is not None

@@ -1,12 +1,16 @@
 """All applications of this guest, each with its supervisor, after the configuration."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from cmappd.core.config import Application, Config, Plan, compare
+from cmappd.core.config import Application, Change, Config, Plan, compare
+from cmappd.core.config.plan import change_of
 from cmappd.core.events import Define, Kill, Remove, Restart, Start, Stop
+from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus
 from cmappd.core.state import Cause, Goal, Phase
+from cmappd.server.leftovers import find_run
+from cmappd.server.store import Record, RecordError
 from cmappd.server.supervisor import Mended, Supervisor
 from cmappd.server.world import World
 
@@ -16,13 +20,16 @@ DELIVERY_TIMEOUT = 5.0  # seconds for managers to acknowledge results when we en
 class Registry:
     """Finds applications by name, and follows the configuration."""
 
-    def __init__(self, world: World, config: Config) -> None:
+    def __init__(self, world: World, config: Config, records: Mapping[str, Record]) -> None:
         self._world = world
         self._supervisors: dict[str, Supervisor] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.config = config
+        for name, record in records.items():
+            self._resume(name, record)
         for name, definition in config.apps.items():
-            self._add(name, definition)
+            if name not in self._supervisors:
+                self._add(name, definition)
         self._spread_problems()
 
     # Finding -------------------------------------------------------------------------
@@ -56,35 +63,70 @@ class Registry:
         for name in plan.added:
             self._add(name, config.apps[name])
         for name, change in plan.changed.items():
-            self._change(self._supervisors[name], config.apps[name], bool(change.launch))
+            self._change(self._supervisors[name], config.apps[name], change)
         for name in plan.removed:
             self._supervisors[name].post(Remove())
         self._spread_problems()
         return plan
+
+    def _resume(self, name: str, record: Record) -> None:
+        """Go on with an application where an earlier cmappserver stopped."""
+        definition = self.config.apps.get(name)
+        quarantined = definition is None and name in self.config.origins
+        if definition is None and not quarantined and not record.matters:
+            self._world.store.forget(name)
+            return
+        try:
+            supervisor = Supervisor(self._world, record.app())
+        except RecordError as error:
+            self._world.log.error("%s: its record is of no use: %s", name, error)
+            return
+        supervisor.resume(record)
+        self._begin(supervisor)
+        if definition is not None:
+            self._change(supervisor, definition, change_of(supervisor.app.definition, definition))
+            if definition.autostart and record.ended_with_us:
+                supervisor.post(Start())
+        elif not quarantined:
+            supervisor.post(Remove())
 
     def _add(self, name: str, definition: Application) -> None:
         supervisor = self._supervisors.get(name)
         if supervisor is not None:  # it was removed, and has not left yet
             supervisor.post(Define(definition))
             return
-        supervisor = Supervisor(self._world, name, definition)
+        found = find_run(self._world.leftovers, name, definition)
+        if found is not None:
+            app, main = found
+            supervisor = Supervisor(self._world, app)
+            supervisor.take_up(main)
+            self._begin(supervisor)
+            return
+        supervisor = Supervisor(self._world, App(name, self._world.epoch, definition))
+        self._begin(supervisor)
+        if definition.autostart and not self._world.ending:
+            supervisor.post(Start())
+
+    def _begin(self, supervisor: Supervisor) -> None:
+        name = supervisor.app.name
         self._supervisors[name] = supervisor
         task = asyncio.create_task(self._supervise(supervisor), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if definition.autostart and not self._world.ending:
-            supervisor.post(Start())
 
     async def _supervise(self, supervisor: Supervisor) -> None:
         await supervisor.live()
         name = supervisor.app.name
         del self._supervisors[name]
+        if not self._world.ending:
+            self._world.store.forget(name)
         if name in self.config.apps and not self._world.ending:  # it is back already
             self._add(name, self.config.apps[name])
 
-    def _change(self, supervisor: Supervisor, definition: Application, launch: bool) -> None:
+    def _change(self, supervisor: Supervisor, definition: Application, change: Change) -> None:
         supervisor.post(Define(definition))
-        if launch and definition.reload == "restart" and supervisor.app.goal is Goal.UP:
+        restart = change.launch and definition.reload == "restart"
+        if restart and supervisor.app.goal is Goal.UP:
             supervisor.post(Restart(Cause.RELOAD))
 
     def _spread_problems(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from cmappd.core.config import Application
 from cmappd.core.events import Checked, Event, Exited, Gone, Launched, NotLaunched
+from cmappd.core.lifecycle import Run
 from cmappd.core.state import ExitStatus
 from cmappd.errors import CmappdError, LaunchError
 from cmappd.server.environment import environment_of
@@ -16,28 +17,42 @@ from cmappd.server.world import World
 from cmappd.system import users
 from cmappd.system.capture import Capture
 from cmappd.system.logfile import LogFile
+from cmappd.system.pidwatch import PidWatch
 from cmappd.system.probe import probe
+from cmappd.system.proc import read_stat
 from cmappd.system.process import Identity, Launch, launch
 
 TAIL_LINES = 20
 # In JSON a byte takes up to six: this, and as much of a health check, fits into one frame.
 TAIL_BYTES = 4 * 1024
 DETAIL_LENGTH = 1000
+FOREIGN_LOOK = 0.25  # seconds between two looks at what is left of an earlier server's run
 
 
 class Runner:
     """The processes and the log of one application. What comes of an action is posted."""
 
-    __slots__ = ("_capture", "_check", "_log", "_main", "_name", "_post", "_world", "health_output")
+    __slots__ = (
+        "_capture",
+        "_check",
+        "_log",
+        "_main",
+        "_name",
+        "_post",
+        "_watch",
+        "_world",
+        "health_output",
+    )
 
     def __init__(self, world: World, name: str, post: Callable[[Event], None]) -> None:
         self._world = world
         self._name = name
         self._post = post
-        self._main: Identity | None = None  # while the main process lives
+        self._main: Identity | None = None
         self._log: LogFile | None = None
         self._capture: Capture | None = None
         self._check: asyncio.Task[None] | None = None
+        self._watch: PidWatch | None = None  # of a main process that is not our child
         self.health_output = ""
 
     # Launch --------------------------------------------------------------------------
@@ -46,7 +61,7 @@ class Runner:
         """Launch the command as this run, and post what came of it."""
         self.health_output = ""
         try:
-            self._refuse_leftovers()
+            self._refuse_leftovers(run)
             self._main = self._launch(run, definition)
         except (CmappdError, OSError) as error:
             self._post(NotLaunched(run, str(error)[:DETAIL_LENGTH]))
@@ -55,23 +70,19 @@ class Runner:
         self._world.reaper.watch(self._main.pid, lambda status: self._ended(run, status))
         self._post(Launched(run, self._main.pid))
 
-    def _refuse_leftovers(self) -> None:
-        """Never two: a tree that an earlier cmappserver left must be gone first."""
-        left = self.left_running()
-        if left:
-            raise LaunchError(f"cannot start{left}; end them first")
-
-    def left_running(self) -> str:
-        """What an earlier cmappserver left of it, as the end of a sentence; empty if nothing."""
+    def _refuse_leftovers(self, run: str) -> None:
+        """Never two: what an earlier cmappserver left, and nobody could take up, must be gone."""
         world = self._world
         if self._name not in world.leftovers:
-            return ""
-        left = still_left(world.state_directory, world.epoch, self._name)
-        if not left:
-            del world.leftovers[self._name]
-            return ""
-        pids = " ".join(str(one.pid) for one in left)
-        return f": processes that an earlier cmappserver launched still run (pid {pids})"
+            return
+        left = still_left(world.state_directory, self._name, but=run)
+        if left:
+            pids = " ".join(str(one.pid) for one in left)
+            raise LaunchError(
+                "cannot start: processes that an earlier cmappserver launched still run "
+                f"(pid {pids}); end them first"
+            )
+        del world.leftovers[self._name]
 
     def _launch(self, run: str, definition: Application) -> Identity:
         output = self._open_log(definition).writer()
@@ -99,6 +110,55 @@ class Runner:
     def _account(definition: Application) -> users.Account | None:
         return users.account(definition.user, definition.group, definition.supplementary_groups)
 
+    # After another cmappserver -------------------------------------------------------
+
+    def resume(self, run: Run, main: Identity | None, definition: Application) -> None:
+        """Take up a run as it was recorded."""
+        if main is None:
+            self._post(NotLaunched(run.id, "cmappserver ended before it was launched"))
+        elif run.status is None:
+            self.adopt(run.id, main, definition)
+        else:
+            self._adopt_rest(run.id, main, definition)
+
+    def adopt(self, run: str, main: Identity, definition: Application) -> None:
+        """Take up a run that an earlier cmappserver launched; its end is posted as ever.
+
+        A main process that is gone ended while nobody looked: how, nobody knows.
+        """
+        members = self._given_back(run)
+        self._world.forest.adopt(run, main, members)
+        self.resume_log(definition)
+        stat = read_stat(main.pid)
+        try:
+            if stat is not None and stat.identity == main and stat.ppid == os.getpid():
+                self._world.reaper.watch(main.pid, lambda status: self._ended(run, status))
+            else:
+                self._watch = PidWatch(main, lambda status: self._ended(run, status))
+            self._main = main
+        except OSError:
+            self._ended(run, ExitStatus())
+
+    def _adopt_rest(self, run: str, main: Identity, definition: Application) -> None:
+        """Take up what is left of a run whose main process had ended before."""
+        self._world.forest.adopt(run, main, self._given_back(run))
+        self.resume_log(definition)
+        self._linger(run)
+        asyncio.get_running_loop().call_soon(self._look_again, run)
+
+    def _given_back(self, run: str) -> list[Identity]:
+        """The processes that were found of a run, and those known by their output only."""
+        runs = self._world.leftovers.pop(self._name, {})
+        members = [one for key in (run, "") for one in runs.pop(key, [])]
+        if runs:
+            self._world.leftovers[self._name] = runs
+        return members
+
+    @property
+    def main(self) -> Identity | None:
+        """The main process of the live run, or of the last one; it may have ended."""
+        return self._main
+
     # Signals and the end -------------------------------------------------------------
 
     def terminate(self, run: str, definition: Application, *, whole: bool) -> None:
@@ -116,7 +176,6 @@ class Runner:
         return tuple(one.pid for one in self._world.forest.alive(run))
 
     def _ended(self, run: str, status: ExitStatus) -> None:
-        self._main = None
         try:
             empty = self._world.forest.empty(run)
         except OSError:  # of /proc, without a free descriptor: it will be looked at again
@@ -124,8 +183,20 @@ class Runner:
         if empty:
             self._over(run)
         else:
-            self._world.lingering[run] = lambda: self._look_again(run)
+            self._linger(run)
         self._post(Exited(run, status, empty))
+
+    def _linger(self, run: str) -> None:
+        """Its main process has ended, and the rest of its tree has not."""
+        self._world.lingering[run] = lambda: self._look_again(run)
+        if self._world.forest.is_foreign(run):
+            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run)
+
+    def _keep_looking(self, run: str) -> None:
+        """Orphans of an earlier cmappserver are not ours to wait for: no signal tells their end."""
+        self._look_again(run)
+        if run in self._world.lingering:
+            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run)
 
     def _look_again(self, run: str) -> None:
         if run in self._world.lingering and self._world.forest.empty(run):
@@ -215,11 +286,12 @@ class Runner:
         """Why the log is not being written; empty when it is."""
         return (self._log.problem or "") if self._log is not None else ""
 
-    def close(self) -> None:
-        """The application has left: close its log."""
+    def close(self, remove: bool) -> None:
+        """End the supervision; ``remove`` the FIFO, too, unless processes hold it."""
         self.cancel_check()
+        if self._watch is not None:
+            self._watch.close()
         if self._capture is not None:
-            self._capture.drain()
-            self._capture.close(remove=True)
+            self._capture.close(remove)
         if self._log is not None:
             self._log.close()

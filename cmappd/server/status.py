@@ -18,13 +18,22 @@ PROBLEM_LENGTH = 2000  # characters; the log has all of it
 class Notes:
     """What the lifecycle need not know, and people want to: times are wall times, in seconds."""
 
-    __slots__ = ("definition_hash", "launch_hash", "launched_as", "problem", "since", "started")
+    __slots__ = (
+        "definition_hash",
+        "launch_hash",
+        "launched_as",
+        "problem",
+        "since",
+        "started",
+        "unsaved",
+    )
 
     def __init__(self, definition: Application) -> None:
         self.problem = ""  # why its stanza in the files is not the one in force
         self.since = time.time()  # the last change of phase
         self.started: float | None = None  # the last launch
         self.launched_as = ""  # the launch keys of the last run, as a hash
+        self.unsaved = ""  # why what is to survive cmappserver is not kept
         self.define(definition)
 
     def define(self, definition: Application) -> None:
@@ -32,6 +41,10 @@ class Notes:
         # Every answer to a poll has these, and they cost more than all the rest of it.
         self.definition_hash = plan.definition_hash(definition)
         self.launch_hash = plan.launch_hash(definition)
+
+    def resume(self, since: float, started: float | None, launched_as: str) -> None:
+        """Take over what an earlier cmappserver had noted."""
+        self.since, self.started, self.launched_as = since, started, launched_as
 
     def launch(self) -> None:
         """Note a launch of what is in force."""
@@ -43,7 +56,7 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
     """The status of an application; ``now`` is monotonic."""
     run, rule, owner = app.run, app.definition.restart, custody.owner
     bounded = rule.policy != "never"
-    problems = [text for text in (notes.problem, runner.log_problem) if text]
+    problems = [one for one in (notes.problem, notes.unsaved, runner.log_problem) if one]
     return AppStatus(
         app=app.name,
         goal=app.goal,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import msgspec
 
 from cmappd.core import lifecycle
-from cmappd.core.config import Application
 from cmappd.core.events import (
     Action,
     Check,
@@ -42,15 +41,17 @@ from cmappd.core.messages import (
 from cmappd.core.messages import Restart as AskRestart
 from cmappd.core.messages import Start as AskStart
 from cmappd.core.messages import Stop as AskStop
-from cmappd.core.ownership import Owner
 from cmappd.core.state import Cause, Goal, Phase
 from cmappd.server.custody import Custody, Link
 from cmappd.server.inbox import Inbox
+from cmappd.server.keeper import Keeper
 from cmappd.server.narration import narrate
 from cmappd.server.runner import Runner
 from cmappd.server.status import Notes, describe
+from cmappd.server.store import Record
 from cmappd.server.waiting import REST, Waiting, WaitingRoom
 from cmappd.server.world import World
+from cmappd.system.proc import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Supervisor:
 
     __slots__ = (
         "_inbox",
+        "_keeper",
         "_left",
         "_published",
         "_waiting",
@@ -93,18 +95,17 @@ class Supervisor:
         "runner",
     )
 
-    def __init__(self, world: World, name: str, definition: Application) -> None:
+    def __init__(self, world: World, app: App) -> None:
         self._world = world
         self._inbox: Inbox[Item] = Inbox()
         self._waiting = WaitingRoom()
         self._left = False  # the task has ended; nothing is taken from the inbox any more
         self._published: tuple[object, ...] = ()
-        self.app = App(name, world.epoch, definition)
+        self.app = app
+        self._keeper = Keeper(world)
         self.custody = Custody()
-        self.runner = Runner(world, name, self._inbox.post)
-        if name in world.leftovers:
-            self.runner.resume_log(definition)
-        self.notes = Notes(definition)
+        self.runner = Runner(world, app.name, self._inbox.post)
+        self.notes = Notes(app.definition)
 
     def post(self, item: Item) -> None:
         """Tell the application something; the task takes it in order."""
@@ -124,6 +125,8 @@ class Supervisor:
         """Supervise until the application may leave, and it and its result have gone."""
         try:
             while not self._has_left():
+                if self._inbox.empty:
+                    self.save()
                 item = await self._inbox.take(self._wake())
                 if item is None:
                     # After a pause of this process the time is over and words wait to be read,
@@ -131,7 +134,8 @@ class Supervisor:
                     await asyncio.sleep(0)
                 self._handle(item)
         finally:
-            self.runner.close()
+            self.save()
+            self.runner.close(remove=self.at_rest)
             self._leave()
 
     def _leave(self) -> None:
@@ -235,6 +239,8 @@ class Supervisor:
             case Conclude(outcome):
                 texts = self.runner.health_output, self.runner.log_tail()
                 self.custody.conclude(Ended(0, self.app.name, outcome, *texts))
+                self.save()  # what was told must be known after a crash, too
+                self.custody.deliver()
 
     # Peers ---------------------------------------------------------------------------
 
@@ -246,10 +252,12 @@ class Supervisor:
             case Ack(seq, run):
                 if self.custody.link is link:
                     self.custody.acknowledge(run)
+                    self.save()
                 link.send(Done(seq))
             case Release(seq):
                 if self.custody.link is link:
                     self.custody.release()
+                    self.save()
                     self._log(f"{link.name} has released it; it runs on")
                 link.send(Done(seq))
             case AskStop():
@@ -263,14 +271,13 @@ class Supervisor:
     def _claim(self, link: Link, claim: Claim, now: float) -> None:
         lease = self.app.definition.manager.lease
         answer = self.custody.claim(link, claim, self.app, lease, now)
-        if isinstance(answer, Refused) and answer.reason == "unknown-status":
-            answer = msgspec.structs.replace(answer, text=answer.text + self.runner.left_running())
         if answer is not None:
             link.send(msgspec.structs.replace(answer, seq=claim.seq))
             return
         self._log(f"owned by {link.name}")
         if claim.start and claim.run is None:
             self._step(Start())
+        self.save()
         link.send(self.state(claim.seq))
         self._published = self._visible()
 
@@ -278,22 +285,44 @@ class Supervisor:
         self._world.log.info("%s: %s", self.app.name, text, extra={"app": self.app.name})
 
     def _ask_stop(self, link: Link, message: AskStop, now: float) -> None:
-        owner = self.custody.owner
-        if owner is not None and not self._may_stop(link, owner, now):
-            text = f"'{self.app.name}' is owned by {owner.name}; only it may stop it"
-            link.send(Refused(message.seq, "busy", text))
+        lease = self.app.definition.manager.lease
+        refusal = self.custody.refuse_stop(link, message, lease, now)
+        if refusal is not None:
+            link.send(refusal)
             return
         cause = Cause.OPERATOR if link.administrator else Cause.MANAGER
         event = Kill(cause) if message.kill else Stop(cause)
         self._ask(Waiting(link, message.seq, down=True), event)
 
-    def _may_stop(self, link: Link, owner: Owner, now: float) -> bool:
-        over = now >= owner.expires(self.app.definition.manager.lease)
-        return link.administrator or owner.name == link.name or over
-
     def _ask(self, waiting: Waiting, event: Event) -> None:
         if self._waiting.admit(waiting, self.app.name):
             self._step(event)
+
+    # What survives us ----------------------------------------------------------------
+
+    def resume(self, record: Record) -> None:
+        """Go on where an earlier cmappserver stopped. To be called before the task begins."""
+        self.custody.resume(record.owner, record.undelivered, record.concluded)
+        self.notes.resume(record.since, record.started, record.launched_as)
+        self.app = lifecycle.resume(self.app, time.monotonic())
+        if self.app.run is not None:
+            self._log(f"taken up again (run {self.app.run.id}, pid {self.app.run.pid})")
+            self.runner.resume(self.app.run, record.identity, self.app.definition)
+
+    def take_up(self, main: Identity) -> None:
+        """Supervise a run that was found, and of which there is no record."""
+        assert self.app.run is not None
+        self._log(f"found and taken up (run {self.app.run.id}, pid {main.pid})")
+        self.runner.adopt(self.app.run.id, main, self.app.definition)
+
+    def heard(self) -> None:
+        """The owner has polled: note it where its silence would end the application."""
+        if self.app.definition.manager.on_lost == "stop":
+            self.save()
+
+    def save(self) -> None:
+        """Keep what is to survive this process, if it has changed."""
+        self._keeper.save(self.app, self.custody, self.runner, self.notes)
 
     # What others see -----------------------------------------------------------------
 

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cmappd.system.process import Identity
+from cmappd.server.leftovers import Leftovers
+from cmappd.server.store import Store
 from cmappd.system.reaper import Reaper
 from cmappd.system.tree import Forest
 
@@ -19,9 +20,10 @@ class World:
     state_directory: str
     log_directory: str
     forest: Forest
+    store: Store
     log: logging.Logger
-    # Trees that an earlier cmappserver left behind, by application.
-    leftovers: dict[str, list[Identity]] = field(default_factory=dict)
+    # What an earlier cmappserver left running, and no application has been given back.
+    leftovers: Leftovers = field(default_factory=dict)
     # Runs whose main process has ended and whose tree has not: whom to tell of an orphan's end.
     lingering: dict[str, Callable[[], None]] = field(default_factory=dict)
     ending: bool = False  # cmappserver was told to end: nothing is started any more

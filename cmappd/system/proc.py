@@ -45,7 +45,7 @@ def read_stat(pid: int) -> Stat | None:
     """One process as it is now, zombies included; None if there is no such process."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     try:
         line = os.read(fd, _STAT_SIZE)

@@ -23,9 +23,11 @@ SIGCHLD.
 
 import os
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cmappd.errors import CmappdError
+from cmappd.system.marks import mark_of
 from cmappd.system.proc import (
     Identity,
     Stat,
@@ -38,8 +40,6 @@ from cmappd.system.proc import (
 )
 from cmappd.system.process import send
 
-MARK = "CMAPPD_RUN"
-_MARK = b"\0" + MARK.encode() + b"="
 _INIT = 1
 _STRAY = ""  # the "run" of our descendants which belong to none
 _LOOKS = 2  # at a foreign tree, as a snapshot may miss a process that is handing over to a child
@@ -81,13 +81,27 @@ class Forest:
         self._begin(run, main, self._me)
         self._mains[main.pid] = run
 
-    def adopt(self, run: str, main: Identity) -> None:
-        """Begin the tree of a run that an earlier cmappserver launched."""
-        stat = read_stat(main.pid)
-        reaper = _INIT if stat is None or stat.start != main.start else stat.ppid
-        if reaper == self._me:
+    def adopt(self, run: str, main: Identity, members: Iterable[Identity]) -> None:
+        """Begin the tree of a run that an earlier cmappserver launched.
+
+        ``main`` may be gone; ``members`` are those found by their marks.
+        """
+        family = {main, *members}
+        stats = (read_stat(who.pid) for who in family)
+        found = [stat for stat in stats if stat is not None and stat.identity in family]
+        # Whoever has the topmost of them for a child has their orphans, too.
+        pids = {stat.pid for stat in found}
+        reapers = [stat.ppid for stat in found if stat.ppid not in pids]
+        reaper = reapers[0] if reapers else _INIT
+        if reaper == self._me and any(stat.identity == main for stat in found):
             self._mains[main.pid] = run
         self._begin(run, main, reaper)
+        self._known.update((stat.identity, run) for stat in found)
+
+    def is_foreign(self, run: str) -> bool:
+        """Whether somebody else waits for its orphans, so that nothing tells us of their end."""
+        tree = self._trees.get(run)
+        return tree is not None and tree.reaper != self._me
 
     def _begin(self, run: str, main: Identity, reaper: int) -> None:
         before = self._trees.get(run)
@@ -232,7 +246,7 @@ class Forest:
         """The run of a process whose parent cannot tell; remembered once it is known."""
         run = self._known.get(stat.identity) or self._run_of_session(stat)
         if run not in self._trees:  # it was felled since
-            mark = _mark_of(stat.pid)
+            mark = mark_of(stat.pid)
             run = mark if mark in self._trees else None
         if run is not None:
             self._known[stat.identity] = run
@@ -310,26 +324,6 @@ def snapshot() -> Snapshot:
     """Every process there is, in one pass over /proc: 15 ms for 1,000 processes."""
     stats = (read_stat(pid) for pid in pids())
     return {stat.pid: stat for stat in stats if stat is not None}
-
-
-def marked() -> dict[str, list[Identity]]:
-    """All processes with a run mark, by run: what an earlier cmappserver left running.
-
-    Reads every environment on the machine, so it is for the start only. What may not be
-    read is skipped, and so is this process.
-    """
-    found: dict[str, list[Identity]] = {}
-    for pid in pids():
-        run = None if pid == os.getpid() else _mark_of(pid)
-        stat = read_stat(pid) if run is not None else None
-        if run is not None and stat is not None and stat.alive:
-            found.setdefault(run, []).append(stat.identity)
-    return found
-
-
-def _mark_of(pid: int) -> str | None:
-    _, _, rest = (b"\0" + environment(pid)).partition(_MARK)
-    return os.fsdecode(rest.partition(b"\0")[0]) or None
 
 
 def _send(member: Identity, signum: int) -> bool:

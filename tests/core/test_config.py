@@ -387,12 +387,8 @@ def test_each_wrong_command(command: str, key: str, message: str) -> None:
         ("server = 1", [":1: server: must be a table"]),
         ("[server]\nlisen = 1", [":2: server.lisen: unknown key: did you mean 'listen'?"]),
         (
-            '[server]\non_shutdown = "keep"',
-            [":2: server.on_shutdown: 'keep' is not supported by this version"],
-        ),
-        (
             '[server]\non_shutdown = "kep"',
-            [':2: server.on_shutdown: must be "stop"'],
+            [':2: server.on_shutdown: must be "stop" or "keep"'],
         ),
         ("[server]\nlog_format = 1", [':2: server.log_format: must be "text" or "json"']),
         ('[server]\ninclude = "*"', [":2: server.include: must be an array"]),

@@ -13,10 +13,11 @@ from typing import Any
 import psutil
 import tomli_w
 
-from cmappd.system import tree
+from cmappd.system import marks
 from tests.certificates import Authority
 from tests.end_to_end.programs import PATIENCE, PROGRAMS, Program, Table, wait_for
-from tests.server.harness import free_port, replace_file
+from tests.ports import free_port
+from tests.server.harness import replace_file
 
 GRACE = 2.0  # seconds for applications to end in order when a test is over
 
@@ -137,7 +138,7 @@ class Guest:
         mine = epochs.read_text().split() if epochs.exists() else []
         return [
             member.pid
-            for run, members in tree.marked().items()
+            for run, members in marks.marked().items()
             if run.rpartition(".")[0] in {f"{app or run.rsplit('.', 2)[0]}.{one}" for one in mine}
             for member in members
             if not run.endswith("/health")

@@ -17,7 +17,7 @@ import pytest
 
 from tests.end_to_end.harness import Scene
 from tests.end_to_end.programs import Table, processes_in
-from tests.server.harness import free_port
+from tests.ports import free_port
 
 APPS = Path(__file__).parents[2] / "examples" / "apps.d"
 

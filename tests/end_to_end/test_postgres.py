@@ -20,7 +20,7 @@ import pytest
 from cmappd import reasons
 from tests.end_to_end.harness import Scene
 from tests.end_to_end.programs import PATIENCE, Manager, processes_in, wait_for
-from tests.server.harness import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.root, pytest.mark.postgres, pytest.mark.timeout(180)]
 USER = "postgres"

@@ -14,6 +14,7 @@ from typing import TypeVar
 from cmappd.core.config import Config, Source, parse, settle
 from cmappd.core.messages import Claim, Message, Reply
 from cmappd.server.registry import Registry
+from cmappd.server.store import Store
 from cmappd.server.supervisor import Parted, Said, Supervisor
 from cmappd.server.world import World
 from cmappd.system.process import become_supervisor
@@ -93,11 +94,12 @@ class Ground:
             state_directory=str(folder / "state"),
             log_directory=str(folder / "log"),
             forest=Forest(),
+            store=Store(str(folder / "state"), "boot"),
             log=self._logger(),
         )
         self._signals = Signals(asyncio.get_running_loop())
         self._signals.on(signal.SIGCHLD, self.world.reaper.reap)
-        self.registry = Registry(self.world, self.config(apps))
+        self.registry = Registry(self.world, self.config(apps), {})
 
     def _logger(self) -> logging.Logger:
         logger = logging.Logger("test")

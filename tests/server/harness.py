@@ -43,8 +43,9 @@ from cmappd.core.messages import (
     Status,
     Welcome,
 )
-from cmappd.system import proc, tls, tree
+from cmappd.system import marks, proc, tls
 from tests.certificates import Authority, Identity
+from tests.ports import free_port
 
 PATIENCE = 15.0  # seconds in which what must happen happens, on a busy machine too
 PROGRAM = "from cmappd.server.main import main; main()"
@@ -60,11 +61,6 @@ def wait_for(condition: Callable[[], Found], seconds: float = PATIENCE) -> Found
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
     return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def stanza(name: str, *command: str, **keys: Any) -> str:
@@ -336,7 +332,7 @@ class Guest:
         """The processes of this guest's applications, whichever server launched them."""
         epochs = self.state / "epochs"
         mine = set(epochs.read_text().split()) if epochs.exists() else set()
-        found = tree.marked().items() if mine else ()
+        found = marks.marked().items() if mine else ()
         return [
             one.pid
             for run, members in found

@@ -96,6 +96,7 @@ def test_a_result_goes_to_the_connected_owner_and_is_kept_until_acknowledged() -
     custody, link = Custody(), Recorder("one")
     claim(custody, link)
     custody.conclude(ended("db.e.1"))
+    custody.deliver()
     assert link.told == [ended("db.e.1")]
     custody.acknowledge("db.e.7")
     assert custody.owner is not None

@@ -240,60 +240,7 @@ def test_a_stale_control_socket_is_replaced(tmp_path: Path) -> None:
         assert guest.control_path.stat().st_mode & 0o777 == 0o600
 
 
-# After a crash -----------------------------------------------------------------------
-
-
-def test_what_a_killed_server_left_running_is_never_doubled(tmp_path: Path) -> None:
-    with Guest(tmp_path, SLEEP).started() as guest:
-        pid = only_app(guest)
-        guest.kill()
-        assert alive(pid)
-        guest.start()
-        admin, manager = guest.control(), guest.manager()
-        assert guest.app_pids() == [pid]
-        assert f"pid {pid}" in guest.log()
-        reply = admin.ask(Start(admin.next(), "db"))
-        assert refusal(reply) == "not-started"
-        assert f"pid {pid}" in repr(reply)
-        assert isinstance(manager.claim("db"), State)
-        ended = manager.hear(Ended)
-        assert ended.outcome.cause is Cause.NOT_STARTED
-        assert f"pid {pid}" in ended.outcome.detail
-        os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not alive(pid))
-        admin.ask(Start(admin.next(), "db"))
-        assert len(wait_for(guest.app_pids)) == 1
-        assert guest.stop() == 0
-        assert guest.app_pids() == []
-
-
-def test_children_that_were_left_running_count_although_their_parent_has_ended(
-    tmp_path: Path,
-) -> None:
-    go = tmp_path / "go"
-    script = f"while ! test -e {go}; do sleep 0.02; done; sleep 600 & exit 0"
-    with Guest(tmp_path, shell("db", script, autostart=True)).started() as guest:
-        main = only_app(guest)
-        guest.kill()
-        guest.start()
-        go.touch()  # now there is a process that was not there when the server looked
-        wait_for(lambda: not alive(main))
-        (child,) = wait_for(guest.app_pids)
-        admin = guest.control()
-        reply = admin.ask(Start(admin.next(), "db"))
-        assert refusal(reply) == "not-started"
-        assert f"pid {child}" in repr(reply)
-
-
-def test_two_crashes_are_remembered_as_well_as_one(tmp_path: Path) -> None:
-    with Guest(tmp_path, SLEEP).started() as guest:
-        pid = only_app(guest)
-        for _ in range(2):
-            guest.kill()
-            guest.start()
-        admin = guest.control()
-        assert refusal(admin.ask(Start(admin.next(), "db"))) == "not-started"
-        assert guest.app_pids() == [pid]
+# A pause -----------------------------------------------------------------------------
 
 
 def test_what_a_manager_said_during_a_pause_of_the_server_counts(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from cmappd.core.messages import Done, Ended, Refused, Reload, Restart, Start, State, Stop
 from cmappd.core.state import Cause, Phase
+from tests.ports import free_port
 from tests.server.harness import (
     Client,
     Guest,
     alive,
-    free_port,
     refusal,
     replace_file,
     stanza,

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from cmappd.system.marks import marked
 from cmappd.system.probe import OUTPUT_LIMIT, ProbeResult, probe
 from cmappd.system.proc import children
 from cmappd.system.process import Launch
 from cmappd.system.reaper import Reaper
 from cmappd.system.signals import Signals
-from cmappd.system.tree import Forest, marked
+from cmappd.system.tree import Forest
 
 from .conftest import Scripts, until
 

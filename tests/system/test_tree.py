@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from cmappd.core.state import ExitStatus
+from cmappd.system.marks import marked
 from cmappd.system.proc import Identity, children, environment, exists, read_stat
 from cmappd.system.process import Launch, launch, send
 from cmappd.system.reaper import Reaper
 from cmappd.system.signals import Signals
-from cmappd.system.tree import Forest, marked, snapshot
+from cmappd.system.tree import Forest, snapshot
 
 from .conftest import Scripts, until
 
@@ -212,7 +213,7 @@ def test_exempt_children_and_theirs_are_nobodys(scripts: Scripts, wood: Wood) ->
 def test_a_pid_used_again_is_not_the_main_process(scripts: Scripts, wood: Wood) -> None:
     """Simulated: the planted identity has the pid of somebody else's process."""
     foreign = launch(scripts.launch("/bin/sleep", "60"))
-    wood.forest.adopt("a", Identity(foreign.pid, foreign.start - 1))
+    wood.forest.adopt("a", Identity(foreign.pid, foreign.start - 1), ())
     assert wood.forest.alive("a") == ()
     for whole in (False, True):
         assert wood.forest.signal("a", signal.SIGKILL, whole=whole) == 0
@@ -413,7 +414,7 @@ def test_a_run_of_an_earlier_server_is_found_and_followed(scripts: Scripts, wood
     wood.until(lambda: len(marked().get(run, [])) == 3)
     members = marked()[run]
     main = next(who for who in members if _session(who) == who.pid)
-    wood.forest.adopt(run, main)
+    wood.forest.adopt(run, main, members)
     assert set(wood.forest.alive(run)) == set(members)
     wood.kill(run)
     assert not any(exists(who) for who in members)
@@ -449,7 +450,7 @@ def test_a_run_whose_orphans_belong_to_another_reaper(scripts: Scripts, wood: Wo
         for who in members
         if _session(who) == who.pid and b"sleep" not in Path(f"/proc/{who.pid}/comm").read_bytes()
     )
-    wood.forest.adopt(run, main)
+    wood.forest.adopt(run, main, members)
     assert set(wood.forest.alive(run)) == set(members)
     assert not wood.forest.empty(run)
     assert send(main, signal.SIGKILL)

@@ -117,7 +117,7 @@ def compare(old: Config, new: Config) -> Plan:
     """What differs between two configurations."""
     changed = {}
     for name in sorted(old.apps.keys() & new.apps.keys()):
-        change = _change(old.apps[name], new.apps[name])
+        change = change_of(old.apps[name], new.apps[name])
         if change.live or change.launch:
             changed[name] = change
     return Plan(
@@ -177,7 +177,8 @@ def _covers(unreadable: str, file: str) -> bool:
     return unreadable == file or PurePosixPath(unreadable) in PurePosixPath(file).parents
 
 
-def _change(old: Application, new: Application) -> Change:
+def change_of(old: Application, new: Application) -> Change:
+    """What differs between two definitions of one application."""
     if old is new:
         return Change(frozenset(), frozenset())
     keys = {key for key in LAUNCH | LIVE if getattr(old, key) != getattr(new, key)}

@@ -49,7 +49,7 @@ class Server(Model):
 
     listen: Addresses = ()
     include: Paths = ()
-    on_shutdown: Literal["stop"] = "stop"
+    on_shutdown: Literal["stop", "keep"] = "stop"
     control: Path | None = None
     state_directory: Path | None = None
     log_format: Literal["text", "json"] = "text"
@@ -221,7 +221,6 @@ PLANNED_KEYS: dict[type[BaseModel], frozenset[str]] = {
     Health: frozenset({"http", "tcp"}),
 }
 PLANNED_VALUES: dict[tuple[type[BaseModel], str], frozenset[str]] = {
-    (Server, "on_shutdown"): frozenset({"keep"}),
     (Application, "type"): frozenset({"forking", "oneshot"}),
     (Start, "ready"): frozenset({"notify"}),
     (Log, "destination"): frozenset({"journal", "syslog", "none"}),

@@ -1,6 +1,7 @@
 """The life of one application: pure, with the time as an argument. The rules are in `table`."""
 
 from cmappd.core.lifecycle.app import App, Run
-from cmappd.core.lifecycle.table import due, step, wake
+from cmappd.core.lifecycle.starting import found
+from cmappd.core.lifecycle.table import due, resume, step, wake
 
-__all__ = ["App", "Run", "due", "step", "wake"]
+__all__ = ["App", "Run", "due", "found", "resume", "step", "wake"]

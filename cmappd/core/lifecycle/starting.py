@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from cmappd.core.config import Application
 from cmappd.core.events import Destroy, Event, Launched, Spawn, TimedOut
 from cmappd.core.lifecycle.app import App, Run, Step, enter, live_run
 from cmappd.core.lifecycle.ending import end, termination
@@ -22,6 +23,15 @@ def launch(app: App, now: float) -> Step:
     run = Run(f"{app.name}.{app.epoch}.{serial}", now, health=health)
     app = replace(app, goal=Goal.UP, serial=serial)
     return starting(app, run, now), (Spawn(run.id),)
+
+
+def found(name: str, definition: Application, run_id: str, pid: int, now: float) -> App:
+    """An application of which a run was found that nobody had written down."""
+    _, epoch, serial = run_id.rsplit(".", 2)
+    health = Health.NONE if definition.health is None else Health.UNKNOWN
+    app = App(name, epoch, definition, goal=Goal.UP, serial=int(serial))
+    run = Run(run_id, now, pid=pid, health=health)
+    return plan_check(starting(app, run, now), now, run.chance)
 
 
 def starting(app: App, run: Run, now: float) -> App:

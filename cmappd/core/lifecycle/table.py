@@ -20,6 +20,8 @@ monotonic seconds.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from cmappd.core.events import (
     CheckDue,
     Checked,
@@ -37,7 +39,7 @@ from cmappd.core.events import (
     TimedOut,
 )
 from cmappd.core.lifecycle import definition, ending, health, over, starting
-from cmappd.core.lifecycle.app import App, Step
+from cmappd.core.lifecycle.app import CHECKED_PHASES, App, Step
 from cmappd.core.state import Phase
 
 Cell = Callable[[App, Any, float], Step]
@@ -100,6 +102,17 @@ def step(app: App, event: Event, now: float) -> Step:
         return app, ()
     cell = TABLE.get((app.phase, type(event)))
     return cell(app, event, now) if cell is not None else (app, ())
+
+
+def resume(app: App, now: float) -> App:
+    """The application as an earlier supervisor left it: no health check of it is under way."""
+    if app.run is None:
+        return app
+    run = replace(app.run, checking=False, check_due=None)
+    app = replace(app, run=run)
+    if app.phase in CHECKED_PHASES and run.pid is not None:
+        app = health.plan_check(app, now, run.chance)
+    return app
 
 
 def wake(app: App) -> float | None:

@@ -1,0 +1,73 @@
+"""Keeps the record of one application up to date, with no more writing than is needed."""
+
+import msgspec
+
+from cmappd.core.lifecycle import App
+from cmappd.server.custody import Custody
+from cmappd.server.runner import Runner
+from cmappd.server.status import Notes
+from cmappd.server.store import VERSION, Record
+from cmappd.server.world import World
+
+
+class Keeper:
+    """Writes a record when what it holds has changed."""
+
+    __slots__ = ("_saved", "_world")
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._saved: tuple[object, ...] = ()
+
+    def save(self, app: App, custody: Custody, runner: Runner, notes: Notes) -> None:
+        """Write it, if need be; what went wrong is logged once, and noted for the status."""
+        durable = _durable(app, custody, notes)
+        if durable == self._saved:
+            return
+        try:
+            self._world.store.save(self._record(app, custody, runner, notes))
+        except OSError as error:
+            if not notes.unsaved:
+                self._world.log.error("%s: cannot keep its record: %s", app.name, error.strerror)
+            notes.unsaved = f"cannot keep its record: {error.strerror}"
+            return
+        notes.unsaved = ""
+        self._saved = durable
+
+    def _record(self, app: App, custody: Custody, runner: Runner, notes: Notes) -> Record:
+        definition = app.definition.model_dump_json(exclude_defaults=True)
+        launched = app.run is not None and app.run.pid is not None
+        return Record(
+            VERSION,
+            self._world.boot_id,
+            app.name,
+            app.epoch,
+            app.serial,
+            app.goal,
+            app.phase,
+            msgspec.Raw(definition.encode()),
+            deadline=app.deadline,
+            run=app.run,
+            restarts=app.restarts,
+            last=app.last,
+            main=runner.main if launched else None,
+            owner=custody.owner,
+            undelivered=custody.undelivered,
+            concluded=custody.concluded,
+            since=notes.since,
+            started=notes.started,
+            launched_as=notes.launched_as,
+        )
+
+
+def _durable(app: App, custody: Custody, notes: Notes) -> tuple[object, ...]:
+    """All that is worth a new record. Health checks come and go without one, and so do polls,
+    but where the silence of the owner ends the application."""
+    run, owner = app.run, custody.owner
+    told = (run.id, run.pid, run.ending, run.status, run.health, run.kills) if run else None
+    if owner is not None and app.definition.manager.on_lost != "stop":
+        owner = owner.refreshed(0.0)
+    return (
+        *(app.phase, app.goal, app.deadline, app.restarts, app.last, app.definition, told),
+        *(owner, custody.undelivered, notes.launched_as),
+    )

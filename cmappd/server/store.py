@@ -1,0 +1,174 @@
+"""What must survive cmappserver: a record of each application, in a file of its own.
+
+A record is written when something durable has changed, before the application's task sleeps. It
+is for this boot only: instants are monotonic, and processes do not outlive it. So it need not
+reach the disk, only the kernel, which keeps what a killed process has written.
+
+A record that cannot be read, or that a newer version wrote, is never guessed at: it is put aside,
+and said so; what runs of that application is then found by its marks, and not started twice.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import msgspec
+from pydantic import ValidationError
+
+from cmappd.core.config import Application
+from cmappd.core.lifecycle import App, Run
+from cmappd.core.messages import Ended
+from cmappd.core.ownership import Owner
+from cmappd.core.state import Cause, Goal, Outcome, Phase
+from cmappd.errors import CmappdError
+from cmappd.system import files
+from cmappd.system.proc import Identity
+
+VERSION = 1
+SUFFIX = ".json"
+REFUSED = ".refused"
+
+
+class RecordError(CmappdError):
+    """A record cannot be used."""
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One application: what the lifecycle knows, whose it is, and which process is the main one.
+
+    ``heard`` and all instants of the lifecycle are monotonic, ``since`` and ``started`` wall times.
+    ``definition`` is the one in force, without what is default: the last good one, should the
+    files be wrong when the next server reads them.
+    """
+
+    version: int
+    boot_id: str
+    name: str
+    epoch: str
+    serial: int
+    goal: Goal
+    phase: Phase
+    definition: msgspec.Raw
+    deadline: float | None = None
+    run: Run | None = None
+    restarts: tuple[float, ...] = ()
+    last: Outcome | None = None
+    main: tuple[int, int] | None = None
+    owner: Owner | None = None
+    undelivered: Ended | None = None
+    concluded: tuple[Ended, ...] = ()
+    since: float = 0.0
+    started: float | None = None
+    launched_as: str = ""
+
+    @property
+    def matters(self) -> bool:
+        """Whether there is something to supervise or to deliver, whatever the files say."""
+        return self.run is not None or self.undelivered is not None
+
+    @property
+    def ended_with_us(self) -> bool:
+        """Whether it was stopped because cmappserver was, and not because anybody asked."""
+        return self.last is not None and self.last.cause is Cause.SHUTDOWN
+
+    @property
+    def identity(self) -> Identity | None:
+        """The main process, if there is one."""
+        return None if self.main is None else Identity(*self.main)
+
+    def app(self) -> App:
+        """The application as it was. Raises RecordError where its definition makes no sense."""
+        try:
+            definition = Application.model_validate(msgspec.json.decode(self.definition))
+        except (ValidationError, msgspec.MsgspecError) as error:
+            raise RecordError(f"its definition is damaged: {error}") from None
+        return App(
+            self.name,
+            self.epoch,
+            definition,
+            goal=self.goal,
+            phase=self.phase,
+            deadline=self.deadline,
+            serial=self.serial,
+            run=self.run,
+            restarts=self.restarts,
+            last=self.last,
+        )
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """What a record of any version begins with."""
+
+    version: int
+    boot_id: str
+
+
+class Store:
+    """The records of one state directory."""
+
+    def __init__(self, state_directory: str, boot_id: str) -> None:
+        """Raises ConfigError where the directory for them cannot be had."""
+        self._directory = os.path.join(state_directory, "apps")
+        self._boot_id = boot_id
+        files.private_directory(self._directory)
+
+    def save(self, record: Record) -> None:
+        """Replace the record of an application. Raises OSError."""
+        path = self._path(record.name)
+        fresh = f"{path}.new"
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            data = msgspec.json.encode(record)
+            if os.write(fd, data) < len(data):
+                raise OSError(28, os.strerror(28))
+        finally:
+            os.close(fd)
+        os.rename(fresh, path)
+
+    def forget(self, name: str) -> None:
+        """Remove the record of an application that has left."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(name))
+
+    def load(self) -> tuple[dict[str, Record], dict[str, str]]:
+        """The records of this boot by application, and what is wrong with those refused."""
+        records: dict[str, Record] = {}
+        refused: dict[str, str] = {}
+        for name in self._names():
+            path = self._path(name)
+            try:
+                record = self._read(path)
+            except RecordError as error:
+                os.rename(path, path + REFUSED)
+                refused[name] = f"its record is put aside as {path + REFUSED}: {error}"
+                continue
+            if record is not None:
+                records[name] = record
+            else:
+                self.forget(name)
+        return records, refused
+
+    def _names(self) -> Iterator[str]:
+        for entry in sorted(os.listdir(self._directory)):
+            if entry.endswith(SUFFIX):
+                yield entry.removesuffix(SUFFIX)
+
+    def _read(self, path: str) -> Record | None:
+        """The record in a file; None if it is of an earlier boot. Raises RecordError."""
+        with open(path, "rb") as file:
+            data = file.read()
+        try:
+            head = msgspec.json.decode(data, type=_Head)
+            if head.version > VERSION:
+                raise RecordError(f"a newer cmappserver wrote it (version {head.version})")
+            if head.boot_id != self._boot_id:
+                return None
+            record = msgspec.json.decode(data, type=Record)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RecordError(f"it is damaged: {error}") from None
+        if self._path(record.name) != path:
+            raise RecordError(f"it speaks of '{record.name}'")
+        return record
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._directory, name + SUFFIX)

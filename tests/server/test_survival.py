@@ -1,0 +1,355 @@
+"""The server is killed, ends without its applications, or finds records that it cannot use.
+
+What must hold: an application goes on as the same run with the same processes, is never launched a
+second time, and what is known of it, and owed to its manager, is known and owed afterwards.
+"""
+
+import json
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cmappd.core.messages import (
+    Ack,
+    AppStatus,
+    Claim,
+    Done,
+    Ended,
+    Poll,
+    Refused,
+    Start,
+    State,
+    Stop,
+)
+from cmappd.core.state import Cause, ExitStatus
+from cmappd.system import proc
+from tests.server.harness import Client, Guest, alive, shell, stanza, wait_for
+
+SLEEP = stanza("db", "/bin/sleep", "600", autostart=True)
+KERNEL = tuple(map(int, platform.release().split("-")[0].split(".")[:2]))
+# Of a process that is not our child, older kernels do not tell how it ended.
+TELLS = KERNEL >= (6, 15)
+
+
+def running(guest: Guest) -> AppStatus:
+    """The status of the application, once it runs."""
+    return guest.control().wait_app("db", lambda status: status.phase == "running")
+
+
+def crash(guest: Guest) -> Guest:
+    """kill -9 of the server, and its next start."""
+    guest.kill()
+    return guest.start()
+
+
+def record(guest: Guest) -> Path:
+    return guest.state / "apps" / "db.json"
+
+
+def claimed(guest: Guest, run: str | None = None) -> Client:
+    manager = guest.manager()
+    assert isinstance(manager.claim("db", run=run), State)
+    return manager
+
+
+# The same run ------------------------------------------------------------------------
+
+
+def test_after_kill_9_it_is_the_same_run(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        for _ in range(3):
+            crash(guest)
+            after = running(guest)
+            assert (after.run, after.pid, after.since) == (before.run, before.pid, before.since)
+            assert after.started == before.started
+            assert guest.app_pids() == [before.pid]
+        assert guest.stop() == 0
+        assert guest.app_pids() == []
+
+
+def test_a_start_of_what_was_taken_up_attaches_to_it(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        admin = crash(guest).control()
+        reply = admin.ask(Start(admin.next(), "db"))
+        assert isinstance(reply, Done)
+        assert guest.app_pids() == [before.pid]
+
+
+def test_how_it_ends_after_that_is_known_where_the_kernel_tells(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        crash(guest)
+        manager = claimed(guest, before.run)
+        assert before.pid is not None
+        os.kill(before.pid, signal.SIGKILL)
+        outcome = manager.hear(Ended).outcome
+        assert outcome.run == before.run
+        assert outcome.status == (ExitStatus(signal=9) if TELLS else ExitStatus())
+        assert outcome.cause is (Cause.EXIT if TELLS else Cause.UNKNOWN)
+
+
+def test_an_end_that_nobody_saw_is_told_as_far_as_it_is_known(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        assert before.pid is not None
+        guest.kill()
+        os.kill(before.pid, signal.SIGKILL)
+        wait_for(lambda: not exists(before.pid))
+        manager = guest.start().manager()
+        ended = manager.claim("db", run=before.run)
+        assert isinstance(ended, Ended)
+        assert (ended.outcome.run, ended.outcome.cause) == (before.run, Cause.UNKNOWN)
+        assert guest.app_pids() == []
+
+
+def exists(pid: int | None) -> bool:
+    """Whether there is such a process, be it one that init has not waited for yet."""
+    return pid is not None and proc.read_stat(pid) is not None
+
+
+def test_what_is_left_of_it_is_ended_before_anything_is_launched(tmp_path: Path) -> None:
+    """The main process ends while no server is there; its child lives on."""
+    go = tmp_path / "go"
+    script = f"while ! test -e {go}; do sleep 0.02; done; sleep 600 & exit 0"
+    restart = {"policy": "always", "delay": "0s"}
+    apps = shell("db", script, autostart=True, restart=restart)
+    with Guest(tmp_path, apps).started() as guest:
+        before = running(guest)
+        guest.kill()
+        go.touch()
+        wait_for(lambda: not alive(before.pid or 0))
+        (child,) = wait_for(guest.app_pids)
+        go.unlink()
+        guest.start()
+        after = guest.control().wait_app(
+            "db", lambda status: status.phase == "running" and status.run != before.run
+        )
+        assert not alive(child)
+        assert after.restarts == 1
+        assert after.pid in guest.app_pids()
+
+
+def test_a_stop_goes_on(tmp_path: Path) -> None:
+    """Killed while it waits for an application that takes its time, and then for the rest of it."""
+    apps = shell(
+        "db", 'trap "" TERM; sleep 600 & wait; wait; sleep 600', autostart=True,
+        stop={"timeout": "2s"},
+    )  # fmt: skip
+    with Guest(tmp_path, apps).started() as guest:
+        running(guest)
+        admin = guest.control()
+        admin.send(Stop(admin.next(), "db"))
+        admin.wait_app("db", lambda status: status.phase == "stopping")
+        crash(guest)
+        status = guest.control().wait_app("db", lambda status: status.phase == "stopped")
+        assert status.last is not None
+        assert status.last.cause is Cause.OPERATOR
+        assert guest.app_pids() == []
+
+
+def test_the_log_goes_on(tmp_path: Path) -> None:
+    script = "n=0; while :; do n=$((n + 1)); echo $n; sleep 0.005; done"
+    with Guest(tmp_path, shell("db", script, autostart=True)).started() as guest:
+        running(guest)
+        log = tmp_path / "db.log"
+        for lines in (20, 100, 200):
+            wait_for(lambda lines=lines: log.read_text().count("\n") > lines)  # type: ignore[misc]
+            crash(guest)
+        wait_for(lambda: log.read_text().count("\n") > 300)
+        numbers = [int(line) for line in log.read_text().splitlines()]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+# What is known and owed --------------------------------------------------------------
+
+
+def test_an_owner_stays_the_owner_and_a_result_is_owed(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        claimed(guest)
+        crash(guest)
+        status = guest.control().app("db")
+        assert status.owner == "vmhost1"
+        assert status.owner_silent_for is not None
+        assert before.pid is not None
+        os.kill(before.pid, signal.SIGKILL)
+        guest.control().wait_app("db", lambda status: status.phase == "failed")
+        crash(guest)
+        manager = guest.manager()
+        ended = manager.ask(Claim(manager.next(), "db"))
+        assert isinstance(ended, Ended)
+        assert ended.outcome.run == before.run
+        assert isinstance(manager.ask(Ack(manager.next(), before.run or "")), Done)
+        crash(guest)
+        assert isinstance(guest.manager().claim("db"), State)
+        assert running(guest).run != before.run
+
+
+def test_the_budget_is_what_it_was(tmp_path: Path) -> None:
+    restart = {"policy": "always", "delay": "0s", "limit": 3}
+    with Guest(tmp_path, shell("db", "sleep 600", autostart=True, restart=restart)).started() as (
+        guest
+    ):
+        for spent in (1, 2):
+            before = running(guest)
+            assert before.pid is not None
+            os.kill(before.pid, signal.SIGKILL)
+            wait_for(lambda gone=before.pid: running(guest).pid not in (None, gone))  # type: ignore[misc]
+            crash(guest)
+            assert running(guest).restarts == spent
+
+
+def test_what_was_stopped_stays_stopped(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        running(guest)
+        admin = guest.control()
+        assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+        crash(guest)
+        assert guest.control().app("db").phase == "stopped"
+        assert guest.stop() == 0
+        guest.start()
+        assert guest.control().app("db").phase == "stopped"
+
+
+def test_what_was_stopped_with_the_server_is_started_with_it(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        assert guest.stop() == 0
+        guest.start()
+        assert running(guest).run != before.run
+
+
+def test_the_lease_counts_from_the_last_word_before_the_crash(tmp_path: Path) -> None:
+    apps = stanza("db", "/bin/sleep", "600", manager={"on_lost": "stop", "lease": "5s"})
+    with Guest(tmp_path, apps).started() as guest:
+        manager = claimed(guest)
+        manager.hear_state(lambda status: status.phase == "running")
+        time.sleep(1.5)  # a word that came later than the last change of state
+        heard = time.monotonic()
+        assert isinstance(manager.ask(Poll(manager.next())), State)
+        guest.kill()
+        time.sleep(1.0)
+        guest.start()
+        guest.control().wait_app("db", lambda status: status.goal == "down")
+        lease = time.monotonic() - heard
+        assert lease >= 4.9  # 5 s, but for the time of the word on its way
+        status = guest.control().wait_app("db", lambda status: status.phase == "stopped")
+        assert status.last is not None
+        assert status.last.cause is Cause.LEASE
+
+
+# Other files -------------------------------------------------------------------------
+
+
+def test_edits_while_no_server_is_there_apply(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        guest.kill()
+        guest.write(stanza("db", "/bin/sleep", "601", autostart=True, description="new"))
+        guest.start()
+        status = guest.control().wait_app("db", lambda status: status.description == "new")
+        assert (status.pid, status.restart_pending) == (before.pid, True)
+
+
+def test_a_bad_stanza_leaves_the_last_good_definition_in_force(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        guest.kill()
+        guest.write(SLEEP.replace("autostart = true", "autostart = 7"))
+        guest.start()
+        status = running(guest)
+        assert status.pid == before.pid
+        assert "autostart" in status.problem
+        admin = guest.control()
+        assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+        assert isinstance(admin.ask(Start(admin.next(), "db")), Done)
+
+
+def test_one_that_is_removed_runs_on_and_leaves_when_it_ends(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        guest.kill()
+        guest.write("")
+        guest.start()
+        admin = guest.control()
+        status = admin.wait_app("db", lambda status: status.removed)
+        assert (status.pid, status.phase) == (before.pid, "running")
+        assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+        wait_for(lambda: not record(guest).exists())
+        crash(guest)
+        assert "db" not in guest.control().statuses()
+
+
+# Records -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: text[: len(text) // 2], "it is damaged"),
+        (lambda text: "", "it is damaged"),
+        (lambda text: json.dumps(json.loads(text) | {"version": 99}), "a newer cmappserver"),
+        (lambda text: json.dumps(json.loads(text) | {"phase": "tired"}), "it is damaged"),
+        (lambda text: json.dumps(json.loads(text) | {"name": "other"}), "it speaks of 'other'"),
+    ],
+    ids=["cut", "empty", "newer", "nonsense", "another"],
+)
+def test_a_record_of_no_use_is_put_aside_and_nothing_is_doubled(
+    tmp_path: Path, damage: Callable[[str], str], said: str
+) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        guest.kill()
+        record(guest).write_text(damage(record(guest).read_text()))
+        guest.start()
+        after = running(guest)
+        assert (after.run, after.pid) == (before.run, before.pid)
+        assert guest.app_pids() == [before.pid]
+        assert said in guest.log()
+        assert list(record(guest).parent.glob("*.refused"))
+
+
+def test_a_run_of_which_there_is_no_record_is_found(tmp_path: Path) -> None:
+    """As when the server is killed between the launch and the record of it."""
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        guest.kill()
+        record(guest).unlink()
+        guest.start()
+        after = running(guest)
+        assert (after.run, after.pid) == (before.run, before.pid)
+        assert guest.app_pids() == [before.pid]
+
+
+def test_a_record_of_another_boot_is_none(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        assert guest.stop() == 0
+        content = json.loads(record(guest).read_text())
+        record(guest).write_text(json.dumps(content | {"boot_id": "of yesterday"}))
+        guest.start()
+        assert running(guest).run != before.run
+        assert "refused" not in guest.log()
+
+
+# keep --------------------------------------------------------------------------------
+
+
+def test_with_keep_sigterm_leaves_the_applications_alone(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP, server='on_shutdown = "keep"').started() as guest:
+        before = running(guest)
+        manager = claimed(guest)
+        assert guest.stop() == 0
+        assert not [one for one in manager.wait_cut() if isinstance(one, Refused | Ended)]
+        assert before.pid is not None
+        assert alive(before.pid)
+        guest.start()
+        assert running(guest).run == before.run
+        assert guest.control().app("db").owner == "vmhost1"
