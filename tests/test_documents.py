@@ -21,6 +21,7 @@ from cmappd.core.config.schema import (
     Server,
     Tls,
 )
+from cmappd.core.config.values import LIMITS
 from cmappd.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -142,7 +143,7 @@ def test_the_page_gives_the_bounds(table: str, key: str) -> None:
         positive, least = 'longer than "0s"' in kind, re.search('at least "(.+?)"', kind)
         limits = [("0s", not positive and not least)]
         limits += [(least[1], True)] if least else []
-    elif match := re.match(r"Number from (\d+) to (\d+)", kind):
+    elif match := re.match(r"Number from (-?\d+) to (\d+)", kind):
         low, high = int(match[1]), int(match[2])
         limits = [(low, True), (high, True), (low - 1, False), (high + 1, False)]  # type: ignore[list-item]
     else:
@@ -170,6 +171,14 @@ def test_the_page_names_what_is_refused_in_this_version() -> None:
     names = {name for names in PLANNED_KEYS.values() for name in names}
     names |= {value for values in PLANNED_VALUES.values() for value in values}
     assert {name for name in names if not re.search(rf"\b{name}\b", section)} == set()
+    shown = {key.rpartition(".")[2] for key in re.findall(r"^\.Ic (\S+)", section, re.MULTILINE)}
+    keys_of_values = {key for _table, key in PLANNED_VALUES}
+    assert shown == keys_of_values | {key for keys in PLANNED_KEYS.values() for key in keys}
+
+
+def test_the_page_names_every_limit() -> None:
+    (line,) = re.findall(r"without RLIMIT_: (.*?)[.]$", SERVER_PAGE.read_text(), _DOT)
+    assert tuple(re.split(r",\s", line)) == LIMITS
 
 
 # The manager's file ------------------------------------------------------------------

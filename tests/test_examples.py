@@ -35,7 +35,7 @@ def test_the_servers_example_and_all_applications_have_no_problem(installed: Pat
     assert _problems(config) == []
     defined = {name for file in FILES for name in tomllib.loads(file.read_text()).get("apps", {})}
     assert set(config.apps) == defined
-    assert len(defined) >= 7
+    assert len(defined) >= 9
 
 
 @pytest.mark.parametrize("name", [file.name for file in FILES if file.parent.name == "apps.d"])

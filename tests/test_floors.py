@@ -36,6 +36,9 @@ ACROSS = {
     ("system.tree", "system.proc"),
     ("system.tree", "system.marks"),
     ("system.marks", "system.proc"),
+    ("system.daemons", "system.proc"),
+    ("system.cgroup", "system.marks"),
+    ("system.hierarchy", "system.marks"),
     ("system.pidwatch", "system.proc"),
     # The two halves of one subject, /proc: reading it, and acting on what it says.
     ("system.process", "system.proc"),
@@ -55,8 +58,25 @@ ACROSS = {
     ("system.netprobe", "system.connect"),
     ("system.netprobe", "system.tls"),
     ("system.connect", "system.tls"),
-    # A log file takes bytes from a pipe inside the kernel; one place knows how many at once.
-    ("system.capture", "system.logfile"),
+    # The destinations of a log share their parts: lines that are counted, kept and put in form,
+    ("system.logfile", "system.lines"),
+    ("system.linefile", "system.lines"),
+    ("system.journal", "system.lines"),
+    ("system.syslog", "system.lines"),
+    ("system.nulllog", "system.lines"),
+    # what moves bytes from a pipe inside the kernel,
+    ("system.logfile", "system.pipes"),
+    ("system.linefile", "system.pipes"),
+    ("system.journal", "system.pipes"),
+    ("system.syslog", "system.pipes"),
+    ("system.nulllog", "system.pipes"),
+    # a file with its backups, in either form, and what protects the lines that change theirs,
+    ("system.logfile", "system.logpath"),
+    ("system.linefile", "system.logfile"),
+    ("system.linefile", "system.batch"),
+    # and the socket of a daemon that may be away.
+    ("system.journal", "system.outlet"),
+    ("system.syslog", "system.outlet"),
 }
 # Core decides: what touches the world, or would make it depend on the hour or on luck, stays out.
 IMPURE = {

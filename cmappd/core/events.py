@@ -7,7 +7,7 @@ gives actions; carrying those out, and telling what came of it, is the superviso
 from dataclasses import dataclass
 
 from cmappd.core.config import Application
-from cmappd.core.state import Cause, ExitStatus, Outcome
+from cmappd.core.state import Cause, ExitStatus, Outcome, Part
 
 # Events ------------------------------------------------------------------------------
 
@@ -52,34 +52,49 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """The run has a process."""
+    """A command of the run has a process."""
+
+    run: str
+    pid: int
+    part: Part = Part.MAIN
+
+
+@dataclass(frozen=True, slots=True)
+class NotLaunched:
+    """A command of the run got no process."""
+
+    run: str
+    detail: str
+    part: Part = Part.MAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The process of a command has ended. ``empty``: and nothing else is left of the tree.
+
+    ``stop.after`` has a tree of its own, because it is launched when the run's is gone.
+    """
+
+    run: str
+    status: ExitStatus
+    empty: bool
+    part: Part = Part.MAIN
+
+
+@dataclass(frozen=True, slots=True)
+class MainFound:
+    """What a command that daemonised has left behind has this main process."""
 
     run: str
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
-class NotLaunched:
-    """The run got no process."""
-
-    run: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The main process has ended. ``empty``: and nothing else is left of the tree."""
-
-    run: str
-    status: ExitStatus
-    empty: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Gone:
-    """Nothing is left of the tree."""
+    """Nothing is left of the tree: the run's, or that of ``stop.after``."""
 
     run: str
+    part: Part = Part.MAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +126,7 @@ Event = (
     | Launched
     | NotLaunched
     | Exited
+    | MainFound
     | Gone
     | Checked
     | CheckDue
@@ -123,7 +139,15 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Launch the command as this run; answered by Launched or NotLaunched."""
+    """Launch a command of this run; answered by Launched or NotLaunched, and then by Exited."""
+
+    run: str
+    part: Part = Part.MAIN
+
+
+@dataclass(frozen=True, slots=True)
+class FindMain:
+    """Look for the main process of what daemonised; answered by MainFound, or by Gone."""
 
     run: str
 
@@ -157,4 +181,4 @@ class Conclude:
     outcome: Outcome
 
 
-Action = Spawn | Terminate | Destroy | Check | Conclude
+Action = Spawn | FindMain | Terminate | Destroy | Check | Conclude

@@ -32,6 +32,15 @@ class Phase(StrEnum):
 ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.KILLING})
 
 
+class Part(StrEnum):
+    """What a process was launched as: one of the commands of an application, by its key."""
+
+    START = "start.command"
+    MAIN = "command"
+    STOP = "stop.command"
+    AFTER = "stop.after"
+
+
 class Cause(StrEnum):
     """Why a run ended: by itself, or because somebody or something ended it."""
 

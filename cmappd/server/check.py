@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from cmappd.core.config import Application, Tls
 from cmappd.errors import CmappdError
 from cmappd.server.certificates import load_certificates
+from cmappd.server.launches import launch_of
 from cmappd.server.load import load
-from cmappd.system import users
 
 
 def check(path: str) -> tuple[int, list[str]]:
@@ -20,7 +20,7 @@ def check(path: str) -> tuple[int, list[str]]:
     if config.tls is not None:
         findings += _certificates(config.tls)
     for name, app in sorted(config.apps.items()):
-        findings += [f"apps.{name}: {finding}" for finding in _application(app)]
+        findings += [f"apps.{name}: {finding}" for finding in _application(name, app)]
     return len(config.apps), findings
 
 
@@ -31,14 +31,13 @@ def _certificates(section: Tls) -> Iterator[str]:
         yield str(error)
 
 
-def _application(app: Application) -> Iterator[str]:
+def _application(name: str, app: Application) -> Iterator[str]:
     try:
-        users.account(app.user, app.group, app.supplementary_groups)
+        launch_of(name, "", app, app.command, output=-1)
     except CmappdError as error:
         yield str(error)
-    commands = [app.command] if app.health is None else [app.command, app.health.command]
-    for command in commands:
+    for key, command in app.commands.items():
         if not os.access(command[0], os.X_OK):
-            yield f"cannot execute '{command[0]}': it is missing, or not executable"
+            yield f"{key}: cannot execute '{command[0]}': it is missing, or not executable"
     if app.directory is not None and not os.path.isdir(app.directory):
         yield f"cannot enter '{app.directory}': there is no such directory"

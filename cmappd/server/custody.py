@@ -72,14 +72,14 @@ class Custody:
         self.undelivered = result
         return result
 
-    def refuse_stop(self, link: Link, stop: Stop, lease: float, now: float) -> Refused | None:
+    def refuse_stop(self, link: Link, stop: Stop, app: App, now: float) -> Refused | None:
         """A refusal for whoever may not stop the application: it is another manager's."""
         owner = self.owner
         if owner is None or link.administrator or owner.name == link.name:
             return None
-        if now >= owner.expires(lease):
+        if now >= owner.expires(app.definition.manager.lease):
             return None
-        text = f"'{stop.app}' is owned by {owner.name}; only it may stop it"
+        text = f"'{app.name}' is owned by {owner.name}; only it may stop it"
         return Refused(stop.seq, "busy", text)
 
     def _result_for(self, link: Link, run: str | None) -> Ended | None:

@@ -1,6 +1,7 @@
 """Keeps the record of one application up to date, with no more writing than is needed."""
 
 import msgspec
+from msgspec.structs import replace
 
 from cmappd.core.lifecycle import App
 from cmappd.server.custody import Custody
@@ -36,7 +37,7 @@ class Keeper:
 
     def _record(self, app: App, custody: Custody, runner: Runner, notes: Notes) -> Record:
         definition = app.definition.model_dump_json(exclude_defaults=True)
-        launched = app.run is not None and app.run.pid is not None
+        launched = app.run is not None and app.run.launched
         return Record(
             VERSION,
             self._world.boot_id,
@@ -64,7 +65,7 @@ def _durable(app: App, custody: Custody, notes: Notes) -> tuple[object, ...]:
     """All that is worth a new record. Health checks come and go without one, and so do polls,
     but where the silence of the owner ends the application."""
     run, owner = app.run, custody.owner
-    told = (run.id, run.pid, run.ending, run.status, run.health, run.kills) if run else None
+    told = run and replace(run, check_due=None, checking=False, streak=0)
     if owner is not None and app.definition.manager.on_lost != "stop":
         owner = owner.refreshed(0.0)
     return (

@@ -16,6 +16,7 @@ from cmappd.core.config import Application
 from cmappd.core.lifecycle import App
 from cmappd.errors import ConfigError
 from cmappd.system import files, proc
+from cmappd.system.daemons import main_of
 from cmappd.system.marks import marked
 from cmappd.system.process import Identity
 
@@ -42,21 +43,15 @@ def find_leftovers(state_directory: str, epoch: str, recorded: Iterable[str]) ->
 def find_run(
     leftovers: Leftovers, name: str, definition: Application
 ) -> tuple[App, Identity] | None:
-    """The newest run that is left of an application, and its main process.
-
-    That is the one that leads the run's session, or else the oldest.
-    """
-    runs = {run: members for run, members in leftovers.get(name, {}).items() if run}
+    """The newest run that is left of an application, and its main process."""
+    # With a slash it is a health check, or what cleans up behind a run.
+    runs = {r: members for r, members in leftovers.get(name, {}).items() if r and "/" not in r}
     if not runs:
         return None
     run, members = max(runs.items(), key=lambda found: max(one.start for one in found[1]))
-    main = min(members, key=lambda one: (not _leads(one), one.start))
+    main = main_of(members)
+    assert main is not None, "a run that was found has processes"
     return lifecycle.found(name, definition, run, main.pid, time.monotonic()), main
-
-
-def _leads(member: Identity) -> bool:
-    stat = proc.read_stat(member.pid)
-    return stat is not None and stat.session == member.pid
 
 
 def still_left(state_directory: str, app: str, but: str) -> list[Identity]:

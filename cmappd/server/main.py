@@ -3,10 +3,10 @@
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import logging
 import os
-import resource
 import secrets
 import signal
 import socket
@@ -26,11 +26,13 @@ from cmappd.server.registry import Registry
 from cmappd.server.reload import Reloader
 from cmappd.server.store import Record, Store
 from cmappd.server.world import World
-from cmappd.system import files
+from cmappd.system import files, limits
+from cmappd.system.hierarchy import Hierarchy, open_hierarchy
 from cmappd.system.notify import notify
+from cmappd.system.proc import snapshot
 from cmappd.system.process import become_supervisor
 from cmappd.system.signals import Signals
-from cmappd.system.tree import Forest, snapshot
+from cmappd.system.tree import Forest
 from cmappd.system.watch import Watcher
 
 DEFAULT_CONFIG = "/etc/cmappd/cmappserver.toml"
@@ -100,6 +102,8 @@ async def _serve(loader: Loader, config: Config) -> None:
     finally:
         listeners.close()
         await registry.close()
+        if world.hierarchy is not None:
+            world.hierarchy.remove()
         await watcher.close()
         signals.close()
 
@@ -118,12 +122,13 @@ def _prepare(config: Config) -> tuple[World, str, dict[str, Record]]:
     files.private_directory(state)
     files.lock(os.path.join(state, "lock"))
     become_supervisor()
-    _allow_many_files()
+    limits.raise_open_files()
     epoch, boot_id = secrets.token_hex(4), _boot_id()
     store = Store(state, boot_id)
     records, refused = store.load()
     for app, problem in refused.items():
         logger.error("%s: %s", app, problem)
+    hierarchy = _open_hierarchy(state, logger)
     world = World(
         guest=socket.gethostname(),
         boot_id=boot_id,
@@ -132,21 +137,27 @@ def _prepare(config: Config) -> tuple[World, str, dict[str, Record]]:
         log_directory=paths.log_directory,
         forest=Forest(),
         store=store,
+        hierarchy=hierarchy,
         log=logger,
         leftovers=find_leftovers(state, epoch, {record.epoch for record in records.values()}),
+        cgroups={one.run: one for one in hierarchy.leftovers()} if hierarchy else {},
     )
     return world, config.server.control or os.path.join(state, "control.sock"), records
+
+
+def _open_hierarchy(state: str, logger: logging.Logger) -> Hierarchy | None:
+    """The cgroups of this server, which it finds again by its state directory."""
+    name = hashlib.blake2b(os.path.realpath(state).encode(), digest_size=4).hexdigest()
+    try:
+        return open_hierarchy(name)
+    except ConfigError as error:
+        logger.info("process trees are followed without cgroups: %s", error)
+        return None
 
 
 def _boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
-
-
-def _allow_many_files() -> None:
-    """An application takes three descriptors, and its manager one."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _complain(logger: logging.Logger, context: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """One clear line for each change of an application, for the server's log."""
 
-from cmappd.core.lifecycle import App
+from cmappd.core.lifecycle import App, Run
 from cmappd.core.state import Health, Phase
 from cmappd.core.wording import cause_text, outcome_text
 
@@ -10,8 +10,8 @@ def narrate(before: App, after: App, now: float) -> list[str]:
     lines = []
     if after.last is not None and (before.last is None or after.last.run != before.last.run):
         lines.append(f"run {after.last.run} {outcome_text(after.last)}")
-    if after.run is not None and after.run.pid is None:
-        pass  # not launched yet: what comes of it will be told
+    if after.run is not None and not after.run.launched:
+        pass  # what comes of it will be told
     elif before.phase is Phase.BACKOFF and after.phase is Phase.STOPPED and after.last is not None:
         lines.append(cause_text(after.last.cause))
     elif (after.phase, _pid(after)) != (before.phase, _pid(before)):
@@ -28,7 +28,7 @@ def _pid(app: App) -> int | None:
 
 
 def _phase(app: App, now: float) -> str:
-    run = f"run {app.run.id}, pid {app.run.pid}" if app.run is not None else ""
+    run = _run(app.run) if app.run is not None else ""
     left = f"{app.deadline - now:.1f} s" if app.deadline is not None else ""
     match app.phase:
         case Phase.STARTING:
@@ -44,6 +44,10 @@ def _phase(app: App, now: float) -> str:
             return f"restart {len(app.restarts)} of {limit} follows in {left}"
         case _:
             return str(app.phase)
+
+
+def _run(run: Run) -> str:
+    return f"run {run.id}" + (f", pid {run.pid}" if run.pid is not None else "")
 
 
 def _health(before: Health, after: Health) -> list[str]:

@@ -250,7 +250,7 @@ class Peer:
             self.send(Refused(message.seq, "unknown-app", text))
             return
         try:
-            text = supervisor.runner.read_log(supervisor.app.definition, message.lines, LOG_SIZE)
+            text = supervisor.runner.output.read(supervisor.app.definition, message.lines, LOG_SIZE)
         except CmappdError as error:
             self.send(Refused(message.seq, "usage", str(error)))
             return

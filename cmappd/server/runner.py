@@ -7,25 +7,28 @@ import signal
 from collections.abc import Callable
 
 from cmappd.core.config import Application
-from cmappd.core.events import Checked, Event, Exited, Gone, Launched, NotLaunched
-from cmappd.core.lifecycle import Run
-from cmappd.core.state import ExitStatus
+from cmappd.core.events import Checked, Event, Exited, Gone, Launched, MainFound, NotLaunched
+from cmappd.core.lifecycle import App
+from cmappd.core.lifecycle.app import CHECKED_PHASES
+from cmappd.core.state import ExitStatus, Part, Phase
+from cmappd.core.wording import status_text
 from cmappd.errors import CmappdError, LaunchError
-from cmappd.server.environment import environment_of
+from cmappd.server.checks import check
+from cmappd.server.launches import launch_of
 from cmappd.server.leftovers import still_left
+from cmappd.server.output import Output
 from cmappd.server.world import World
-from cmappd.system import users
-from cmappd.system.capture import Capture
-from cmappd.system.logfile import LogFile
+from cmappd.system.cgroup import Cgroup
+from cmappd.system.daemons import main_of, read_pid
 from cmappd.system.pidwatch import PidWatch
-from cmappd.system.probe import probe
 from cmappd.system.proc import read_stat
-from cmappd.system.process import Identity, Launch, launch
+from cmappd.system.process import Identity, Launch, held, launch, send
 
-TAIL_LINES = 20
-# In JSON a byte takes up to six: this, and as much of a health check, fits into one frame.
-TAIL_BYTES = 4 * 1024
 DETAIL_LENGTH = 1000
+# What stop.command finds in its environment, beside what the application has.
+MAIN_PID = "CMAPPD_MAIN_PID"
+SEARCH_INTERVAL = 0.05  # seconds between two looks for the main process of a daemon
+NOBODY = Identity(0, 0)
 FOREIGN_LOOK = 0.25  # seconds between two looks at what is left of an earlier server's run
 
 
@@ -33,15 +36,17 @@ class Runner:
     """The processes and the log of one application. What comes of an action is posted."""
 
     __slots__ = (
-        "_capture",
+        "_candidate",
+        "_cgroup",
         "_check",
-        "_log",
         "_main",
         "_name",
         "_post",
+        "_search",
         "_watch",
         "_world",
         "health_output",
+        "output",
     )
 
     def __init__(self, world: World, name: str, post: Callable[[Event], None]) -> None:
@@ -49,26 +54,82 @@ class Runner:
         self._name = name
         self._post = post
         self._main: Identity | None = None
-        self._log: LogFile | None = None
-        self._capture: Capture | None = None
+        self._cgroup: Cgroup | None = None  # of the live run
+        self.output = Output(world, name)
         self._check: asyncio.Task[None] | None = None
+        self._search: asyncio.TimerHandle | None = None
+        self._candidate: Identity | None = None
         self._watch: PidWatch | None = None  # of a main process that is not our child
         self.health_output = ""
 
     # Launch --------------------------------------------------------------------------
 
-    def spawn(self, run: str, definition: Application) -> None:
-        """Launch the command as this run, and post what came of it."""
-        self.health_output = ""
+    def spawn(self, run: str, part: Part, definition: Application) -> None:
+        """Launch a command of this run, and post what came of it."""
         try:
-            self._refuse_leftovers(run)
-            self._main = self._launch(run, definition)
+            if part in (Part.START, Part.MAIN):
+                self.health_output = ""
+                self._refuse_leftovers(run)
+            process = self._launch(run, part, definition)
         except (CmappdError, OSError) as error:
-            self._post(NotLaunched(run, str(error)[:DETAIL_LENGTH]))
+            self._post(NotLaunched(run, str(error)[:DETAIL_LENGTH], part))
             return
-        self._world.forest.plant(run, self._main)
-        self._world.reaper.watch(self._main.pid, lambda status: self._ended(run, status))
-        self._post(Launched(run, self._main.pid))
+        self._plant(run, part, process)
+        self._world.reaper.watch(process.pid, lambda status: self._ended(run, part, status))
+        self._post(Launched(run, process.pid, part))
+
+    def _launch(self, run: str, part: Part, definition: Application) -> Identity:
+        output = self.output.writer(definition)
+        try:
+            command = definition.commands[part.value]
+            spec = launch_of(self._name, _tree(run, part), definition, command, output)
+            if part is Part.STOP and self._main is not None:
+                spec.environment[MAIN_PID] = str(self._main.pid)
+            return self._confined(run, part, definition, spec)
+        finally:
+            os.close(output)
+
+    def _confined(self, run: str, part: Part, definition: Application, spec: Launch) -> Identity:
+        """Launch it in the cgroup of the run, where it can have one.
+
+        What daemonises may do so before it can be put there, so it is held back until then. Of
+        others the first processes are found below their main process.
+        """
+        cgroup = self._cgroup_of(run) if part is not Part.AFTER else None
+        if cgroup is None:
+            return launch(spec)
+        if definition.type == "simple" and part is Part.MAIN:
+            process = launch(spec)
+            self._put(cgroup, process)
+            return process
+        with held(spec) as process:
+            self._put(cgroup, process)
+        return process
+
+    def _cgroup_of(self, run: str) -> Cgroup | None:
+        if self._cgroup is None and self._world.hierarchy is not None:
+            try:
+                self._cgroup = self._world.hierarchy.create(run)
+            except CmappdError as error:
+                self._world.log.warning("%s: %s", self._name, error)
+        return self._cgroup
+
+    def _put(self, cgroup: Cgroup, process: Identity) -> None:
+        """Without it, the tree is followed as one is that has no cgroup."""
+        try:
+            cgroup.add_tree(process.pid)
+        except (CmappdError, OSError) as error:
+            self._world.log.warning("%s: not in its cgroup: %s", self._name, error)
+
+    def _plant(self, run: str, part: Part, process: Identity) -> None:
+        forest = self._world.forest
+        if part is Part.STOP:
+            forest.join(run, process)
+            return
+        forest.plant(_tree(run, part), process)
+        forest.know_output(_tree(run, part), self.output.fifo)
+        if part is not Part.AFTER:
+            self._main = process
 
     def _refuse_leftovers(self, run: str) -> None:
         """Never two: what an earlier cmappserver left, and nobody could take up, must be gone."""
@@ -84,71 +145,89 @@ class Runner:
             )
         del world.leftovers[self._name]
 
-    def _launch(self, run: str, definition: Application) -> Identity:
-        output = self._open_log(definition).writer()
-        try:
-            return launch(self._spec(run, definition, definition.command, output))
-        finally:
-            os.close(output)
+    # The main process of what daemonised ----------------------------------------------
 
-    def _spec(
-        self, run: str, definition: Application, command: tuple[str, ...], output: int
-    ) -> Launch:
-        account = self._account(definition)
-        return Launch(
-            command=command,
-            directory=definition.directory,
-            environment=environment_of(self._name, run, definition.environment, account),
-            uid=account.uid if account else None,
-            gid=account.gid if account else None,
-            groups=account.groups if account else None,
-            umask=definition.umask,
-            output=output,
-        )
+    def find_main(self, run: str, definition: Application) -> None:
+        """Look for it until it is found, which is posted; or nothing is left, which is, too."""
+        found = self._look_for_main(run, definition.pid_file)
+        if found is not None:
+            self._search = self._candidate = None
+            self._world.forest.plant(run, found)
+            self._watch_main(run, Part.MAIN, found)
+            self._post(MainFound(run, found.pid))
+            return
+        loop = asyncio.get_running_loop()
+        self._search = loop.call_later(SEARCH_INTERVAL, self.find_main, run, definition)
+        self._look_again(run, Part.MAIN)
 
-    @staticmethod
-    def _account(definition: Application) -> users.Account | None:
-        return users.account(definition.user, definition.group, definition.supplementary_groups)
+    def _look_for_main(self, run: str, pid_file: str | None) -> Identity | None:
+        members = self._world.forest.members(run)
+        if pid_file is not None:
+            pid = read_pid(pid_file)
+            return next((one for one in members if one.pid == pid), None)
+        # Of two forks the first is over soon: who is there at two looks, is there to stay.
+        before, self._candidate = self._candidate, main_of(members)
+        return before if before == self._candidate else None
 
     # After another cmappserver -------------------------------------------------------
 
-    def resume(self, run: Run, main: Identity | None, definition: Application) -> None:
-        """Take up a run as it was recorded."""
+    def resume(self, app: App, main: Identity | None) -> None:
+        """Take up the live run as it was recorded; what became of it is posted."""
+        run, definition = app.run, app.definition
+        assert run is not None
         if main is None:
-            self._post(NotLaunched(run.id, "cmappserver ended before it was launched"))
+            text = "cmappserver ended before it was launched"
+            self._post(NotLaunched(run.id, text, run.part))
+            return
+        self._world.forest.adopt(run.id, main, self._given_back(run.id))
+        self._world.forest.know_output(run.id, self.output.fifo)
+        self._cgroup = self._world.cgroups.pop(run.id, None)
+        self._main = main
+        self.output.resume(definition)
+        if run.part is Part.AFTER:
+            rest = self._given_back(_tree(run.id, Part.AFTER))
+            self._world.forest.adopt(_tree(run.id, Part.AFTER), NOBODY, rest)
+            self._ended(run.id, Part.AFTER, ExitStatus())
+        elif run.searching:
+            self.find_main(run.id, definition)
         elif run.status is None:
-            self.adopt(run.id, main, definition)
-        else:
-            self._adopt_rest(run.id, main, definition)
+            self._watch_main(run.id, run.part, main)
+        elif app.phase is not Phase.RUNNING:
+            self._linger(run.id, Part.MAIN)
+            asyncio.get_running_loop().call_soon(self._look_again, run.id, Part.MAIN)
+        if run.asking:
+            self._post(Exited(run.id, ExitStatus(), empty=False, part=Part.STOP))
 
-    def adopt(self, run: str, main: Identity, definition: Application) -> None:
-        """Take up a run that an earlier cmappserver launched; its end is posted as ever.
+    def take_up(self, app: App, main: Identity) -> None:
+        """Supervise a run of which there is no record."""
+        assert app.run is not None
+        self._world.forest.adopt(app.run.id, main, self._given_back(app.run.id))
+        self._world.forest.know_output(app.run.id, self.output.fifo)
+        self._cgroup = self._world.cgroups.pop(app.run.id, None)
+        self.output.resume(app.definition)
+        self._watch_main(app.run.id, Part.MAIN, main)
 
-        A main process that is gone ended while nobody looked: how, nobody knows.
-        """
-        members = self._given_back(run)
-        self._world.forest.adopt(run, main, members)
-        self.resume_log(definition)
+    def _watch_main(self, run: str, part: Part, main: Identity) -> None:
+        """Have its end posted; one that is gone has ended, and how, nobody knows."""
+        self._main = main
         stat = read_stat(main.pid)
+        if stat is not None and stat.identity == main and stat.ppid == os.getpid():
+            self._world.reaper.watch(main.pid, lambda status: self._ended(run, part, status))
+            return
         try:
-            if stat is not None and stat.identity == main and stat.ppid == os.getpid():
-                self._world.reaper.watch(main.pid, lambda status: self._ended(run, status))
-            else:
-                self._watch = PidWatch(main, lambda status: self._ended(run, status))
-            self._main = main
+            self._watch = PidWatch(main, lambda status: self._ended(run, part, status))
         except OSError:
-            self._ended(run, ExitStatus())
-
-    def _adopt_rest(self, run: str, main: Identity, definition: Application) -> None:
-        """Take up what is left of a run whose main process had ended before."""
-        self._world.forest.adopt(run, main, self._given_back(run))
-        self.resume_log(definition)
-        self._linger(run)
-        asyncio.get_running_loop().call_soon(self._look_again, run)
+            self._ended(run, part, ExitStatus())
 
     def _given_back(self, run: str) -> list[Identity]:
-        """The processes that were found of a run, and those known by their output only."""
+        """The processes that were found of a run, and those known by their output only.
+
+        A health check that was under way is nobody's any more.
+        """
         runs = self._world.leftovers.pop(self._name, {})
+        for checking in runs.pop(f"{run}/health", []):
+            with contextlib.suppress(PermissionError):
+                send(checking, signal.SIGKILL)
         members = [one for key in (run, "") for one in runs.pop(key, [])]
         if runs:
             self._world.leftovers[self._name] = runs
@@ -164,48 +243,72 @@ class Runner:
     def terminate(self, run: str, definition: Application, *, whole: bool) -> None:
         """Send the stop signal to the main process, or to all of the tree."""
         self._world.forest.signal(run, signal.Signals[definition.stop.signal], whole=whole)
-        self._look_again(run)
+        self._settle(run, Part.MAIN)
 
     def destroy(self, run: str) -> None:
-        """Send SIGKILL to all of the tree."""
+        """Send SIGKILL to all that lives of the run."""
+        if self._cgroup is not None:
+            with contextlib.suppress(OSError):  # one by one, then
+                self._cgroup.kill()
+        self._world.forest.signal(_tree(run, Part.AFTER), signal.SIGKILL, whole=True)
+        self._look_again(run, Part.AFTER)
         self._world.forest.signal(run, signal.SIGKILL, whole=True)
-        self._look_again(run)
+        self._settle(run, Part.MAIN)
 
     def survivors(self, run: str) -> tuple[int, ...]:
         """The pids of what is left of the tree."""
-        return tuple(one.pid for one in self._world.forest.alive(run))
+        forest = self._world.forest
+        trees = (run, _tree(run, Part.AFTER))
+        return tuple(one.pid for tree in trees for one in forest.alive(tree))
 
-    def _ended(self, run: str, status: ExitStatus) -> None:
+    def _ended(self, run: str, part: Part, status: ExitStatus) -> None:
+        if part in (Part.STOP, Part.AFTER) and status.code != 0:
+            text = status_text(status) or "an unknown status"
+            self._world.log.warning("%s: %s ended with %s", self._name, part, text)
         try:
-            empty = self._world.forest.empty(run)
+            empty = self._is_empty(run, part)
         except OSError:  # of /proc, without a free descriptor: it will be looked at again
             empty = False
         if empty:
-            self._over(run)
+            self._over(run, part)
         else:
-            self._linger(run)
-        self._post(Exited(run, status, empty))
+            self._linger(run, part)
+        self._post(Exited(run, status, empty, part))
 
-    def _linger(self, run: str) -> None:
-        """Its main process has ended, and the rest of its tree has not."""
-        self._world.lingering[run] = lambda: self._look_again(run)
-        if self._world.forest.is_foreign(run):
-            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run)
+    def _linger(self, run: str, part: Part) -> None:
+        """A command has ended, and the rest of the tree has not."""
+        tree = _tree(run, part)
+        self._world.lingering[tree] = lambda: self._look_again(run, part)
+        if self._world.forest.is_foreign(tree):
+            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run, part)
 
-    def _keep_looking(self, run: str) -> None:
+    def _keep_looking(self, run: str, part: Part) -> None:
         """Orphans of an earlier cmappserver are not ours to wait for: no signal tells their end."""
-        self._look_again(run)
-        if run in self._world.lingering:
-            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run)
+        self._look_again(run, part)
+        if _tree(run, part) in self._world.lingering:
+            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run, part)
 
-    def _look_again(self, run: str) -> None:
-        if run in self._world.lingering and self._world.forest.empty(run):
-            self._over(run)
-            self._post(Gone(run))
+    def _look_again(self, run: str, part: Part) -> None:
+        if _tree(run, part) in self._world.lingering:
+            self._settle(run, part)
 
-    def _over(self, run: str) -> None:
-        self._world.lingering.pop(run, None)
-        self._world.forest.fell(run)
+    def _settle(self, run: str, part: Part) -> None:
+        """Post that nothing is left, where that is so."""
+        if self._is_empty(run, part):
+            self._over(run, part)
+            self._post(Gone(run, part))
+
+    def _is_empty(self, run: str, part: Part) -> bool:
+        """Whether nobody is left, by both accounts: a process can be moved out of a cgroup."""
+        if not self._world.forest.empty(_tree(run, part)):
+            return False
+        return part is Part.AFTER or self._cgroup is None or self._cgroup.empty()
+
+    def _over(self, run: str, part: Part) -> None:
+        self._world.lingering.pop(_tree(run, part), None)
+        self._world.forest.fell(_tree(run, part))
+        if self._cgroup is not None and self._cgroup.remove():
+            self._cgroup = None
 
     # Health --------------------------------------------------------------------------
 
@@ -214,84 +317,30 @@ class Runner:
         self._check = asyncio.create_task(self._run_check(run, definition))
 
     async def _run_check(self, run: str, definition: Application) -> None:
-        assert definition.health is not None
-        health, own = definition.health, f"{run}/health"
-        try:
-            spec = self._spec(own, definition, health.command, output=-1)
-        except LaunchError as error:
-            self._post(Checked(run, False, str(error)))
-            return
-        world = self._world
-        result = await probe(spec, own, health.timeout, reaper=world.reaper, forest=world.forest)
+        result = await check(self._world, self._name, run, definition)
         self.health_output = result.output
         self._post(Checked(run, result.passed, result.detail))
 
-    def cancel_check(self) -> None:
-        """End the health check that is under way, if any."""
-        if self._check is not None:
+    def heed(self, app: App) -> None:
+        """End what is under way and of no use any more in this state of the application."""
+        if self._check is not None and (app.run is None or app.phase not in CHECKED_PHASES):
             self._check.cancel()
             self._check = None
-
-    # Log -----------------------------------------------------------------------------
-
-    def _open_log(self, definition: Application) -> Capture:
-        """Raises LaunchError, and ConfigError where the FIFO cannot be made."""
-        if self._log is None:
-            log = definition.log
-            self._log = LogFile(self._log_path(definition), log.max_size, log.backups)
-        if self._capture is None:
-            fifo = os.path.join(self._world.state_directory, f"{self._name}.fifo")
-            account = self._account(definition)
-            owner = (account.uid, account.gid) if account is not None else None
-            self._capture = Capture(asyncio.get_running_loop(), fifo, self._log, owner)
-        return self._capture
-
-    def _log_path(self, definition: Application) -> str:
-        if definition.log.path is not None:
-            return definition.log.path
-        with contextlib.suppress(OSError):  # the file that cannot be opened then says why
-            os.makedirs(self._world.log_directory, mode=0o750, exist_ok=True)
-        return os.path.join(self._world.log_directory, f"{self._name}.log")
-
-    def resume_log(self, definition: Application) -> None:
-        """Read on from the FIFO that an earlier cmappserver has left to running processes."""
-        try:
-            self._open_log(definition)
-        except CmappdError as error:
-            self._world.log.error("%s: its log cannot be read on: %s", self._name, error)
-
-    def read_log(self, definition: Application, lines: int, limit: int) -> str:
-        """The last lines of the log, also of one that nothing has been written to yet.
-
-        ``limit`` is in bytes. Raises CmappdError.
-        """
-        self._open_log(definition)
-        return self.log_tail(lines, limit)
-
-    def redefine(self, definition: Application) -> None:
-        """Use the live keys of a new definition."""
-        if self._log is not None:
-            log = definition.log
-            self._log.reconfigure(self._log_path(definition), log.max_size, log.backups)
-
-    def log_tail(self, lines: int = TAIL_LINES, limit: int = TAIL_BYTES) -> str:
-        """The last lines of the application's log, with what is still in the pipe."""
-        if self._capture is None or self._log is None:
-            return ""
-        self._capture.drain()
-        return self._log.tail(lines, limit)
-
-    @property
-    def log_problem(self) -> str:
-        """Why the log is not being written; empty when it is."""
-        return (self._log.problem or "") if self._log is not None else ""
+        if self._search is not None and (app.run is None or not app.run.searching):
+            self._search.cancel()
+            self._search = None
 
     def close(self, remove: bool) -> None:
         """End the supervision; ``remove`` the FIFO, too, unless processes hold it."""
-        self.cancel_check()
+        if self._check is not None:
+            self._check.cancel()
+        if self._search is not None:
+            self._search.cancel()
         if self._watch is not None:
             self._watch.close()
-        if self._capture is not None:
-            self._capture.close(remove)
-        if self._log is not None:
-            self._log.close()
+        self.output.close(remove)
+
+
+def _tree(run: str, part: Part) -> str:
+    """The tree, and the mark, of a command: stop.after runs when the run's own tree is gone."""
+    return f"{run}/after" if part is Part.AFTER else run

@@ -56,7 +56,7 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
     """The status of an application; ``now`` is monotonic."""
     run, rule, owner = app.run, app.definition.restart, custody.owner
     bounded = rule.policy != "never"
-    problems = [one for one in (notes.problem, notes.unsaved, runner.log_problem) if one]
+    problems = [one for one in (notes.problem, notes.unsaved, runner.output.problem) if one]
     return AppStatus(
         app=app.name,
         goal=app.goal,

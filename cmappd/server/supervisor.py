@@ -19,6 +19,7 @@ from cmappd.core.events import (
     Define,
     Destroy,
     Event,
+    FindMain,
     Kill,
     Restart,
     Spawn,
@@ -41,7 +42,7 @@ from cmappd.core.messages import (
 from cmappd.core.messages import Restart as AskRestart
 from cmappd.core.messages import Start as AskStart
 from cmappd.core.messages import Stop as AskStop
-from cmappd.core.state import Cause, Goal, Phase
+from cmappd.core.state import Cause, Goal
 from cmappd.server.custody import Custody, Link
 from cmappd.server.inbox import Inbox
 from cmappd.server.keeper import Keeper
@@ -185,7 +186,7 @@ class Supervisor:
             case Define(definition):
                 self._step(item)
                 self.notes.define(definition)
-                self.runner.redefine(definition)
+                self.runner.output.redefine(definition)
             case _:
                 self._step(item)
 
@@ -217,8 +218,7 @@ class Supervisor:
         self.app, actions = lifecycle.step(self.app, event, now)
         if self.app.phase is not before.phase:
             self.notes.since = time.time()
-        if self.app.run is None or self.app.phase not in (Phase.STARTING, Phase.RUNNING):
-            self.runner.cancel_check()
+        self.runner.heed(self.app)
         for action in actions:
             self._act(action)
         for line in narrate(before, self.app, now):  # the cluster does not wait for our log
@@ -227,9 +227,11 @@ class Supervisor:
     def _act(self, action: Action) -> None:
         definition = self.app.definition
         match action:
-            case Spawn(run):
+            case Spawn(run, part):
                 self.notes.launch()
-                self.runner.spawn(run, definition)
+                self.runner.spawn(run, part, definition)
+            case FindMain(run):
+                self.runner.find_main(run, definition)
             case Terminate(run, whole):
                 self.runner.terminate(run, definition, whole=whole)
             case Destroy(run):
@@ -237,7 +239,7 @@ class Supervisor:
             case Check(run):
                 self.runner.check(run, definition)
             case Conclude(outcome):
-                texts = self.runner.health_output, self.runner.log_tail()
+                texts = self.runner.health_output, self.runner.output.tail()
                 self.custody.conclude(Ended(0, self.app.name, outcome, *texts))
                 self.save()  # what was told must be known after a crash, too
                 self.custody.deliver()
@@ -285,8 +287,7 @@ class Supervisor:
         self._world.log.info("%s: %s", self.app.name, text, extra={"app": self.app.name})
 
     def _ask_stop(self, link: Link, message: AskStop, now: float) -> None:
-        lease = self.app.definition.manager.lease
-        refusal = self.custody.refuse_stop(link, message, lease, now)
+        refusal = self.custody.refuse_stop(link, message, self.app, now)
         if refusal is not None:
             link.send(refusal)
             return
@@ -301,19 +302,18 @@ class Supervisor:
     # What survives us ----------------------------------------------------------------
 
     def resume(self, record: Record) -> None:
-        """Go on where an earlier cmappserver stopped. To be called before the task begins."""
+        """Go on where an earlier cmappserver stopped, before the task begins."""
         self.custody.resume(record.owner, record.undelivered, record.concluded)
         self.notes.resume(record.since, record.started, record.launched_as)
         self.app = lifecycle.resume(self.app, time.monotonic())
         if self.app.run is not None:
             self._log(f"taken up again (run {self.app.run.id}, pid {self.app.run.pid})")
-            self.runner.resume(self.app.run, record.identity, self.app.definition)
+            self.runner.resume(self.app, record.identity)
 
     def take_up(self, main: Identity) -> None:
         """Supervise a run that was found, and of which there is no record."""
-        assert self.app.run is not None
-        self._log(f"found and taken up (run {self.app.run.id}, pid {main.pid})")
-        self.runner.adopt(self.app.run.id, main, self.app.definition)
+        self._log(f"found and taken up, pid {main.pid}")
+        self.runner.take_up(self.app, main)
 
     def heard(self) -> None:
         """The owner has polled: note it where its silence would end the application."""
@@ -321,7 +321,7 @@ class Supervisor:
             self.save()
 
     def save(self) -> None:
-        """Keep what is to survive this process, if it has changed."""
+        """Keep what is to survive us, if it has changed."""
         self._keeper.save(self.app, self.custody, self.runner, self.notes)
 
     # What others see -----------------------------------------------------------------

@@ -28,7 +28,8 @@ class Waiting:
         if self.down:
             return Done(self.seq, f"{app.name} is stopped") if app.phase in REST else None
         if app.phase is Phase.RUNNING and app.run is not None and app.run.id != self.but:
-            return Done(self.seq, f"{app.name} is running, pid {app.run.pid}")
+            pid = f", pid {app.run.pid}" if app.run.pid is not None else ""
+            return Done(self.seq, f"{app.name} is running{pid}")
         return self._not_started(app) if app.phase in REST else None
 
     def _not_started(self, app: App) -> Refused:

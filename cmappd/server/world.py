@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from cmappd.server.leftovers import Leftovers
 from cmappd.server.store import Store
+from cmappd.system.cgroup import Cgroup
+from cmappd.system.hierarchy import Hierarchy
 from cmappd.system.reaper import Reaper
 from cmappd.system.tree import Forest
 
@@ -21,9 +23,12 @@ class World:
     log_directory: str
     forest: Forest
     store: Store
+    hierarchy: Hierarchy | None  # of the runs' cgroups, where they can be had
     log: logging.Logger
     # What an earlier cmappserver left running, and no application has been given back.
     leftovers: Leftovers = field(default_factory=dict)
+    # The cgroups of runs that an earlier cmappserver has launched.
+    cgroups: dict[str, Cgroup] = field(default_factory=dict)
     # Runs whose main process has ended and whose tree has not: whom to tell of an orphan's end.
     lingering: dict[str, Callable[[], None]] = field(default_factory=dict)
     ending: bool = False  # cmappserver was told to end: nothing is started any more

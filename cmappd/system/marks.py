@@ -1,12 +1,15 @@
-"""The run mark: the environment variable by which the processes of a run are known.
+"""By what the processes of a run are known, whoever their parents were.
 
-It outlives cmappserver, and the parents of those who carry it.
+By their cgroup, which they cannot leave by themselves, where they have one of their own; else by
+the run mark, an environment variable. Both outlive cmappserver.
 """
 
 import os
 
 from cmappd.system.proc import Identity, environment, pids, read_stat
 
+# The names of cgroups: /…/cmappd-NAME/app-RUN.
+HIERARCHY, RUN = "cmappd-", "app-"
 MARK = "CMAPPD_RUN"
 _MARK = b"\0" + MARK.encode() + b"="
 
@@ -19,16 +22,32 @@ def marked() -> dict[str, list[Identity]]:
     """
     found: dict[str, list[Identity]] = {}
     for pid in pids():
-        run = None if pid == os.getpid() else mark_of(pid)
+        run = None if pid == os.getpid() else run_of(pid)
         stat = read_stat(pid) if run is not None else None
         if run is not None and stat is not None and stat.alive:
             found.setdefault(run, []).append(stat.identity)
     return found
 
 
+def run_of(pid: int) -> str | None:
+    """The run that a process belongs to, as far as it can be told from the process alone."""
+    return cgroup_of(pid) or mark_of(pid)
+
+
+def cgroup_of(pid: int) -> str | None:
+    """The run in whose cgroup a process is; None if it is in none of ours."""
+    try:
+        with open(f"/proc/{pid}/cgroup", "rb") as file:
+            lines = os.fsdecode(file.read()).splitlines()
+    except OSError:
+        return None
+    path = next((line[3:] for line in lines if line.startswith("0::")), "")
+    server, _, inside = path.rpartition(f"/{HIERARCHY}")[2].partition("/")
+    run = inside.partition("/")[0]
+    return run.removeprefix(RUN) if server != path and run.startswith(RUN) else None
+
+
 def mark_of(pid: int) -> str | None:
     """The run that a process was executed for; None if it carries no mark that we may read."""
     _, _, rest = (b"\0" + environment(pid)).partition(_MARK)
     return os.fsdecode(rest.partition(b"\0")[0]) or None
-
-

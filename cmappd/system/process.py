@@ -3,7 +3,8 @@
 What launching costs: ``subprocess.Popen`` uses vfork(2), unless it must change user or
 group. Then CPython forks, so that code with two sets of privileges never shares memory. The
 child runs only C code between fork and exec, so that is as safe next to threads; it costs
-a copy of the page tables. `launch` therefore asks for a change only where there is one.
+a copy of the page tables. `launch` therefore asks for a change only where there is one. What
+limits cost, and how they are set, is told in `limits`.
 """
 
 import ctypes
@@ -11,10 +12,14 @@ import errno
 import os
 import signal
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from cmappd.errors import LaunchError
+from cmappd.system import executable
+from cmappd.system.limits import prefix, room_for
 from cmappd.system.proc import Identity as Identity  # part of what this module offers
 from cmappd.system.proc import read_stat
 
@@ -29,6 +34,9 @@ class Launch:
     ``output`` is the descriptor for standard output and error. ``uid``, ``gid`` and
     ``groups`` belong together; None leaves them as they are, as it does the ``umask``.
     A ``command`` without a slash is looked up in the PATH of ``environment``.
+
+    ``limits`` are soft and hard ones by the names in `limits.RESOURCES`, -1 for unlimited; the
+    others are those which this process was started with, as is a ``nice`` of None.
     """
 
     command: tuple[str, ...]
@@ -39,29 +47,51 @@ class Launch:
     groups: tuple[int, ...] | None
     umask: int | None
     output: int
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    nice: int | None = None
+    no_new_privileges: bool = False
 
 
-def launch(spec: Launch) -> Identity:
+# A shell that waits at a gate, and becomes the command. It leaves nothing of itself in the
+# environment; bash, where it is the system's sh, adds PWD, SHLVL and _.
+_GATE = ("/bin/sh", "-c", 'read -r _; exec "$@" </dev/null', "/bin/sh")
+
+
+@contextmanager
+def held(spec: Launch) -> Iterator[Identity]:
+    """Launch a program that begins at the end of the block: it can be put somewhere before.
+
+    Should this process be killed meanwhile, the program begins then. Raises LaunchError.
+    """
+    reading, writing = os.pipe()
+    try:
+        try:
+            identity = launch(spec, gate=reading)
+        finally:
+            os.close(reading)
+        yield identity
+    finally:
+        os.close(writing)
+
+
+def launch(spec: Launch, gate: int | None = None) -> Identity:
     """Execute a program in a session of its own; call it in the main thread.
 
-    Returns when the exec has succeeded. Raises LaunchError, which says what to repair.
+    Returns when the exec has succeeded; with limits, a nice value, no new privileges or a
+    ``gate``, a pipe whose end is awaited, when that of a `prefix` has, which executes the
+    program next. What can be foreseen of that is an error here; what cannot is told in its
+    output, and by exit codes 126 and 127 (or 1). Raises LaunchError, which says what to repair.
     The caller must have the pid watched by the reaper before the loop runs again.
     """
     options = _account_options(spec)
+    options["stdin"] = subprocess.DEVNULL if gate is None else gate
+    before: tuple[str, ...] = () if gate is None else _GATE
+    before += prefix(spec.limits, spec.nice, spec.no_new_privileges)
     try:
-        child = subprocess.Popen(
-            spec.command,
-            cwd=spec.directory,
-            env=spec.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=spec.output,
-            stderr=spec.output,
-            start_new_session=True,
-            restore_signals=True,
-            close_fds=True,
-            umask=-1 if spec.umask is None else spec.umask,
-            **options,
-        )
+        if before:
+            _foresee(spec)
+        with room_for(spec.limits, spec.nice):
+            child = _execute(spec, (*before, *spec.command), options)
     except OSError as error:
         raise LaunchError(f"cannot execute '{spec.command[0]}': {_why(spec, error)}") from error
     except (ValueError, subprocess.SubprocessError) as error:
@@ -73,6 +103,23 @@ def launch(spec: Launch) -> Identity:
     stat = read_stat(child.pid)
     assert stat is not None, "a child stays in /proc until it is waited for"
     return stat.identity
+
+
+def _execute(
+    spec: Launch, command: tuple[str, ...], options: dict[str, Any]
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        cwd=spec.directory,
+        env=spec.environment,
+        stdout=spec.output,
+        stderr=spec.output,
+        start_new_session=True,
+        restore_signals=True,
+        close_fds=True,
+        umask=-1 if spec.umask is None else spec.umask,
+        **options,
+    )
 
 
 def _account_options(spec: Launch) -> dict[str, Any]:
@@ -108,10 +155,33 @@ def _do_nothing(signum: int, frame: object) -> None:
     pass
 
 
+def _foresee(spec: Launch) -> None:
+    """Raise the error of the exec that comes after that of a prefix, if there will be one.
+
+    What is wrong with the directory Popen finds itself, before either.
+    """
+    if os.access(spec.directory or ".", os.X_OK):
+        code = executable.foresee(_attempt(spec))
+        if code is not None:
+            raise OSError(code, os.strerror(code), spec.command[0])
+
+
+def _attempt(spec: Launch) -> executable.Attempt:
+    return executable.Attempt(
+        program=spec.command[0],
+        directory=spec.directory,
+        path=os.pathsep.join(os.get_exec_path(spec.environment)),
+        uid=os.geteuid() if spec.uid is None else spec.uid,
+        gid=os.getegid() if spec.gid is None else spec.gid,
+        groups=tuple(os.getgroups()) if spec.groups is None else spec.groups,
+    )
+
+
 def _why(spec: Launch, error: OSError) -> str:
     """What stands behind the errno of a failed launch. Looked at afterwards, so never at a cost."""
     if error.filename == spec.command[0]:
-        return _why_not_executed(spec, error)
+        assert error.errno is not None
+        return executable.why(_attempt(spec), error.errno)
     if spec.directory is not None and error.filename in (spec.directory, None):
         match error.errno:
             case errno.ENOENT:
@@ -122,55 +192,9 @@ def _why(spec: Launch, error: OSError) -> str:
                 return f"its directory '{spec.directory}' may not be entered"
     if error.errno == errno.EPERM:
         return f"it may not run as uid {spec.uid}, gid {spec.gid}"
+    if error.errno == errno.E2BIG:
+        return str(error.strerror)
     return f"the system cannot start a process: {error.strerror}"
-
-
-def _why_not_executed(spec: Launch, error: OSError) -> str:
-    program = _located(spec)
-    if program is None:
-        if "/" in spec.command[0]:
-            return "there is no such file"
-        return f"it is not in PATH ({spec.environment.get('PATH', os.defpath)})"
-    interpreter = _interpreter(program)
-    match error.errno:
-        case errno.ENOENT if interpreter:
-            return f"its interpreter {interpreter!r}, named in its #! line, does not exist"
-        case errno.ENOENT:
-            return "the dynamic loader that it was built for does not exist"
-        case errno.EACCES if os.path.isdir(program):
-            return "it is a directory"
-        case errno.EACCES if not os.stat(program).st_mode & 0o111:
-            return "it is not executable (chmod +x)"
-        case errno.EACCES if interpreter and not os.access(interpreter, os.X_OK):
-            return f"its interpreter {interpreter!r}, named in its #! line, is not executable"
-        case errno.EACCES:
-            uid = os.geteuid() if spec.uid is None else spec.uid
-            return f"uid {uid} has no permission to execute it, or to enter a directory above it"
-        case errno.ENOEXEC:
-            return "it is neither a program for this machine nor a script with a #! line"
-    return str(error.strerror)
-
-
-def _located(spec: Launch) -> str | None:
-    """The file that was meant, as the failed child looked for it; None if there is none."""
-    program = spec.command[0]
-    path = [""] if "/" in program else os.get_exec_path(spec.environment)
-    for folder in path:
-        candidate = os.path.join(spec.directory or "", folder, program)
-        if os.path.exists(candidate):
-            return candidate
-    return None
-
-
-def _interpreter(program: str) -> str | None:
-    """The interpreter in a script's #! line; None for anything else."""
-    try:
-        with open(program, "rb") as file:
-            line = file.read(256).split(b"\n")[0]
-    except OSError:
-        return None
-    words = line[2:].strip(b" \t").replace(b"\t", b" ").split(b" ")
-    return os.fsdecode(words[0]) if line.startswith(b"#!") else None
 
 
 def send(identity: Identity, signum: int) -> bool:

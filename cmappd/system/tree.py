@@ -6,12 +6,13 @@ and then what tells its run is, in this order:
 
 1. that it was seen as a member before (`Forest.observe`, and every other look at the tree);
 2. that its session is the one of the run's main process;
-3. the run mark, CMAPPD_RUN, in the environment with which it was executed.
+3. its cgroup, where the run has one of its own;
+4. the run mark, CMAPPD_RUN, in the environment with which it was executed;
+5. that its standard output or error is the FIFO of the run: nginx overwrites its environment.
 
-The limit: a process that leaves its session, clears or overwrites its environment and
-loses its parent, all between two looks, is not attributed: it is a stray. The same holds for
-one whose environment we may not read (ptrace(2), "access mode checking"). Only cgroups
-know better.
+The limit without cgroups: a process that leaves its session, clears or overwrites its
+environment, writes elsewhere and loses its parent, all between two looks, is not attributed: it
+is a stray. So is one of which we may not read that (ptrace(2), "access mode checking").
 
 Nothing is polled. The last member of a tree is always our direct child, so its end gives a
 SIGCHLD, and that is the moment to ask `Forest.empty` again.
@@ -27,16 +28,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cmappd.errors import CmappdError
-from cmappd.system.marks import mark_of
+from cmappd.system.marks import run_of
 from cmappd.system.proc import (
     Identity,
+    Snapshot,
     Stat,
     children,
     environment,
     exists,
+    outputs,
     own_children,
-    pids,
     read_stat,
+    snapshot,
 )
 from cmappd.system.process import send
 
@@ -48,7 +51,6 @@ _WITHOUT_CONT = frozenset(
     {signal.SIGKILL, signal.SIGCONT, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 )
 
-Snapshot = dict[int, Stat]
 Census = dict[str, list[Identity]]
 
 
@@ -68,6 +70,7 @@ class Forest:
         self._mains: dict[int, str] = {}  # our children among them, not known to have ended
         self._leaders: dict[int, tuple[Identity, str]] = {}  # session id: its leader, the run
         self._known: dict[Identity, str] = {}
+        self._outputs: dict[str, str] = {}
         self._exempt: set[int] = set()
         self._counted: tuple[Snapshot, Census] | None = None
         if not os.path.exists(f"/proc/self/task/{self._me}/children"):
@@ -80,6 +83,20 @@ class Forest:
         """Begin the tree of a child of ours, or give it another main process (a daemon's)."""
         self._begin(run, main, self._me)
         self._mains[main.pid] = run
+
+    def know_output(self, run: str, path: str) -> None:
+        """Say which FIFO, by its real path, the processes of a run are given for their output."""
+        self._outputs[path] = run
+
+    def join(self, run: str, helper: Identity) -> None:
+        """Count another child of ours to the tree, with all below it; the main process stays."""
+        self._leaders[helper.pid] = (helper, run)
+        self._known[helper] = run
+        self._counted = None
+
+    def members(self, run: str) -> tuple[Identity, ...]:
+        """The living members at little cost; some that are handed to us just now may be missing."""
+        return tuple(self._members(run)) if run in self._trees else ()
 
     def adopt(self, run: str, main: Identity, members: Iterable[Identity]) -> None:
         """Begin the tree of a run that an earlier cmappserver launched.
@@ -133,7 +150,7 @@ class Forest:
     def observe(self, snapshot: Snapshot) -> None:
         """Remember who belongs where, so that they are known when their parents are gone.
 
-        Cheap enough for every few seconds: 20 ms for 1,000 processes, snapshot included.
+        Cheap enough for every few seconds: 20 ms for 1,000 processes.
         """
         self._census(snapshot)
 
@@ -246,8 +263,8 @@ class Forest:
         """The run of a process whose parent cannot tell; remembered once it is known."""
         run = self._known.get(stat.identity) or self._run_of_session(stat)
         if run not in self._trees:  # it was felled since
-            mark = mark_of(stat.pid)
-            run = mark if mark in self._trees else None
+            found = (run_of(stat.pid), *map(self._outputs.get, outputs(stat.pid)))
+            run = next((one for one in found if one in self._trees), None)
         if run is not None:
             self._known[stat.identity] = run
         return run
@@ -286,6 +303,7 @@ class Forest:
         # Here and not in `fell`: with a thousand runs, looking through all for one is dear.
         self._known = {who: run for who, run in self._known.items() if run in self._trees}
         self._leaders = {sid: of for sid, of in self._leaders.items() if of[1] in self._trees}
+        self._outputs = {path: run for path, run in self._outputs.items() if run in self._trees}
 
     def _owners(self, processes: Snapshot) -> dict[int, str | None]:
         """Whose each process is: a run's, a stray, or (None) no business of ours."""
@@ -318,12 +336,6 @@ class Forest:
             break
         for each in path:
             owners[each] = owners[pid]
-
-
-def snapshot() -> Snapshot:
-    """Every process there is, in one pass over /proc: 15 ms for 1,000 processes."""
-    stats = (read_stat(pid) for pid in pids())
-    return {stat.pid: stat for stat in stats if stat is not None}
 
 
 def _send(member: Identity, signum: int) -> bool:

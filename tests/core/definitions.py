@@ -4,6 +4,7 @@ from typing import Literal
 
 from cmappd.core.config import Application, Health, Restart, Start, Stop
 from cmappd.core.lifecycle import App
+from cmappd.core.lifecycle.app import Kind
 
 Action = Literal["restart", "report"]
 Policy = Literal["never", "on-failure", "always"]
@@ -41,12 +42,23 @@ def definition(
     limit: int = LIMIT,
     delay: float = 1.0,
     health: Health | None = None,
+    kind: Kind = "simple",
+    commands: tuple[int, int, int] = (0, 0, 0),
 ) -> Application:
-    """A database, restarted by the policy after 1 s (``delay``), 2 s, 4 s, ... up to 8 s."""
+    """A database, restarted by the policy after 1 s (``delay``), 2 s, 4 s, ... up to 8 s.
+
+    ``commands`` are 1 where there is a start.command, a stop.command, and a stop.after.
+    """
+    before, stop, after = ((f"/bin/{n}",) if n else None for n in commands)
+    if kind == "oneshot":
+        start = Start(command=before, timeout=start_timeout)
+    else:
+        start = Start(command=before, ready=ready, timeout=start_timeout)
     return Application(
         command=("/bin/run-db",),
-        start=Start(ready=ready, timeout=start_timeout),
-        stop=Stop(tree=tree, timeout=stop_timeout),
+        type=kind,
+        start=start,
+        stop=Stop(command=stop, tree=tree, timeout=stop_timeout, after=after),
         restart=Restart(policy=policy, limit=limit, window=WINDOW, delay=delay, max_delay=8.0),
         health=health,
     )

@@ -1,11 +1,13 @@
+import json
 import signal
 import string
 import tomllib
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cmappd.core.config import (
     Address,
@@ -26,7 +28,7 @@ from cmappd.core.config import (
     parse,
 )
 from cmappd.core.config.stanzas import decode
-from cmappd.core.config.values import SIGNALS
+from cmappd.core.config.values import LIMITS, SIGNALS
 
 MAIN = "/etc/cmappd/cmappserver.toml"
 TLS = '[tls]\ncertificate = "pki/a.pem"\nkey = "pki/a.key"\nca = "/ca.pem"\n'
@@ -126,11 +128,16 @@ def test_the_defaults_of_an_application() -> None:
         directory=None,
         environment={},
         umask=None,
+        environment_file=None,
+        limits={},
+        nice=None,
+        no_new_privileges=False,
         type="simple",
+        pid_file=None,
         autostart=False,
         reload="pending",
-        start=Start(ready=1.0, timeout=120.0),
-        stop=Stop(signal="SIGTERM", tree=False, timeout=30.0),
+        start=Start(command=None, ready=1.0, timeout=120.0),
+        stop=Stop(command=None, signal="SIGTERM", tree=False, timeout=30.0, after=None),
         restart=Restart(
             policy="never",
             success_codes=(0,),
@@ -195,6 +202,75 @@ def test_a_full_application() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('type = "oneshot"', {"type": "oneshot"}),
+        ('type = "oneshot"\nhealth.tcp = "a:1"', {"type": "oneshot", "health": {"tcp": "a:1"}}),
+        ('type = "forking"', {"type": "forking"}),
+        (
+            'pid_file = "run/db.pid"\ntype = "forking"',
+            {"type": "forking", "pid_file": "/etc/cmappd/run/db.pid"},
+        ),
+        ('start.command = ["/bin/a", ""]', {"start": {"command": ("/bin/a", "")}}),
+        (
+            'start = { command = ["/a"], timeout = "5s" }\ntype = "oneshot"',
+            {"start": {"command": ("/a",), "timeout": 5.0, "ready": 0.0}, "type": "oneshot"},
+        ),
+        ('stop.command = ["/a", "b"]', {"stop": {"command": ("/a", "b")}}),
+        ('stop.after = ["/a", "b"]', {"stop": {"after": ("/a", "b")}}),
+        ('environment_file = "db.env"', {"environment_file": "/etc/cmappd/db.env"}),
+        ('environment_file = "/db.env"', {"environment_file": "/db.env"}),
+        ("nice = -20", {"nice": -20}),
+        ("nice = 0", {"nice": 0}),
+        ("nice = 19", {"nice": 19}),
+        ("no_new_privileges = true", {"no_new_privileges": True}),
+        ("limits = {}", {}),
+        ("limits.core = 0", {"limits": {"core": (0, 0)}}),
+        ("limits.nofile = [10, 20]", {"limits": {"nofile": (10, 20)}}),
+        ("limits.nofile = [20, 20]", {"limits": {"nofile": (20, 20)}}),
+        (f"limits.as = {2**63 - 1}", {"limits": {"as": (2**63 - 1, 2**63 - 1)}}),
+        ('limits.core = "unlimited"', {"limits": {"core": (-1, -1)}}),
+        ('limits.stack = [1, "unlimited"]', {"limits": {"stack": (1, -1)}}),
+        (
+            'limits.core = ["unlimited", "unlimited"]\nlimits.nproc = 7',
+            {"limits": {"core": (-1, -1), "nproc": (7, 7)}},
+        ),
+        ('health.tcp = "localhost:1521"', {"health": {"tcp": "localhost:1521"}}),
+        ('health.tcp = "[::1]:65535"', {"health": {"tcp": "[::1]:65535"}}),
+        (
+            'start.ready = "health"\nhealth.http = "https://[::1]:8443/"',
+            {"start": {"ready": "health"}, "health": {"http": "https://[::1]:8443/"}},
+        ),
+        (
+            'health = { http_body = "ok", http_status = [100, 599], http_redirects = true, '
+            'http_verify = false, http = "http://a/?b" }',
+            {
+                "health": {
+                    "http": "http://a/?b",
+                    "http_status": (100, 599),
+                    "http_body": "ok",
+                    "http_redirects": True,
+                    "http_verify": False,
+                }
+            },
+        ),
+        (
+            'health = { tcp = "a:1", http_redirects = false, http_verify = true }',
+            {"health": {"tcp": "a:1"}},
+        ),
+    ],
+)
+def test_each_way_to_run_and_to_check(line: str, expected: dict[str, object]) -> None:
+    definition = app(line).model_dump(exclude_defaults=True)
+    assert definition == {"command": ("/bin/db",), **expected}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_limit_has_a_name(name: str) -> None:
+    assert app(f"limits.{name} = 5").limits == {name: (5, 5)}
+
+
 def test_definitions_cannot_be_changed_and_can_be_hashed() -> None:
     definition = app('environment = { A = "1" }')
     with pytest.raises(ValidationError, match="frozen"):
@@ -218,6 +294,78 @@ def test_the_signals_are_those_of_linux() -> None:
     assert names - {"SIGRTMIN", "SIGRTMAX", "SIGCLD", "SIGIOT"} == SIGNALS
 
 
+# Records ------------------------------------------------------------------------------
+
+# Between them they have another value than the default for every key that may have one.
+FULL = [
+    """
+    description = "Orders"
+    user = "oracle"
+    group = "dba"
+    supplementary_groups = ["a"]
+    directory = "/work"
+    environment = { SID = "PROD" }
+    environment_file = "/db.env"
+    umask = "022"
+    limits = { core = "unlimited", nofile = [10, 20], stack = [10, "unlimited"] }
+    nice = -5
+    no_new_privileges = true
+    type = "forking"
+    pid_file = "/db.pid"
+    autostart = true
+    reload = "restart"
+    start = { command = ["/prepare"], ready = "health", timeout = "5m" }
+    stop = { command = ["/a"], signal = "SIGINT", tree = true, timeout = "1s", after = ["/b", ""] }
+    restart.policy = "always"
+    restart.success_codes = [0, 3]
+    restart.limit = 0
+    restart.window = "1h"
+    restart.delay = "2s"
+    restart.max_delay = "9s"
+    manager = { on_lost = "stop", lease = "5s" }
+    log = { path = "/db.log", max_size = 4096, backups = 0 }
+    [apps.db.health]
+    http = "http://localhost/"
+    http_status = [200, 204]
+    http_body = "ok"
+    http_redirects = true
+    http_verify = false
+    interval = "1s"
+    timeout = "2s"
+    failures = 1
+    successes = 2
+    start_period = "1m"
+    action = "report"
+    """,
+    'type = "oneshot"\nstart.command = ["/prepare"]\nhealth.command = ["/bin/ping", ""]',
+    'start.ready = "5s"\nhealth.tcp = "[::1]:1521"',
+]
+
+
+@pytest.mark.parametrize("text", FULL)
+def test_a_record_in_json_gives_the_definition_back(text: str) -> None:
+    """The records of running applications depend on this."""
+    definition = app(text)
+    record = definition.model_dump_json(exclude_defaults=True)
+    assert Application.model_validate(json.loads(record)) == definition
+
+
+def test_those_have_every_key() -> None:
+    used = {key for text in FULL for key in _keys(app(text).model_dump(exclude_defaults=True))}
+    tables: dict[str, type[BaseModel]] = {"start": Start, "stop": Stop, "restart": Restart}
+    tables |= {"health": Health, "manager": Ownership, "log": Log}
+    every = {f"{name}.{key}" for name, table in tables.items() for key in table.model_fields}
+    every |= Application.model_fields.keys()
+    assert every - used == {"log.destination"}  # which has one value only
+
+
+def _keys(dumped: dict[str, object]) -> Iterator[str]:
+    for key, value in dumped.items():
+        yield key
+        if isinstance(value, dict):
+            yield from (f"{key}.{inner}" for inner in value)
+
+
 # What is refused, and in which words ----------------------------------------------------
 
 DURATION = 'must be a duration such as "10s", "1m30s" or "500ms"'
@@ -225,6 +373,15 @@ WORDS = 'must be an array of words, such as ["/opt/db/run", "PROD"]: no shell re
 SIZE = 'must be a size such as "512K", "64M" or "2G", or a number of bytes'
 MASK = 'must be an octal number in quotes, such as "022"'
 READY = 'must be "health", or a duration such as "10s" to survive'
+ONESHOT = "must not have ready: a oneshot is, when its command has succeeded"
+LIMIT = 'must be a number, "unlimited", or an array of a soft and a hard one'
+SOFT_LIMIT = "must have a soft limit that is not above the hard one"
+LIMIT_NAME = f"must be a limit: {', '.join(LIMITS)}"
+URL = 'must be a URL such as "http://127.0.0.1:8080/healthz" or "https://[::1]:8443/"'
+OF_HTTP = "is for a check by http"
+ONE_WAY = "one of command, http and tcp is required, and no more than one"
+ARRAY = "must be an array"
+EMPTY = "must not be empty"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +417,29 @@ READY = 'must be "health", or a duration such as "10s" to survive'
         ("umask = 22", "umask", MASK),
         ('umask = "088"', "umask", MASK),
         ('umask = "1777"', "umask", MASK),
-        ('type = "simpel"', "type", 'must be "simple"'),
+        ('type = "simpel"', "type", 'must be "simple", "forking" or "oneshot"'),
+        ('pid_file = "/p"', "pid_file", 'is for type = "forking"'),
+        ("environment_file = 1", "environment_file", "must be a string"),
+        ('environment_file = ""', "environment_file", "must not be empty"),
+        ("limits = 1", "limits", "must be a table"),
+        ("limits.nofil = 1", "limits.nofil", LIMIT_NAME),
+        ("limits.NOFILE = 1", "limits.NOFILE", LIMIT_NAME),
+        ('limits.as = "2G"', "limits.as", LIMIT),
+        ("limits.nofile = -1", "limits.nofile", LIMIT),
+        ("limits.nofile = true", "limits.nofile", LIMIT),
+        ("limits.nofile = 1.0", "limits.nofile", LIMIT),
+        (f"limits.nofile = {2**63}", "limits.nofile", LIMIT),
+        ("limits.nofile = []", "limits.nofile", LIMIT),
+        ("limits.nofile = [1]", "limits.nofile", LIMIT),
+        ("limits.nofile = [1, -1]", "limits.nofile", LIMIT),
+        ("limits.nofile = [1, 2, 3]", "limits.nofile", LIMIT),
+        ("limits.nofile = [[1], 2]", "limits.nofile", LIMIT),
+        ("limits.nofile = [5, 2]", "limits.nofile", SOFT_LIMIT),
+        ('limits.nofile = ["unlimited", 2]', "limits.nofile", SOFT_LIMIT),
+        ("nice = -21", "nice", "must be at least -20"),
+        ("nice = 20", "nice", "must be at most 19"),
+        ("nice = true", "nice", "must be a whole number"),
+        ('no_new_privileges = "yes"', "no_new_privileges", "must be true or false"),
         ("autostart = 1", "autostart", "must be true or false"),
         ('autostart = "true"', "autostart", "must be true or false"),
         ('reload = "now"', "reload", 'must be "pending" or "restart"'),
@@ -271,6 +450,11 @@ READY = 'must be "health", or a duration such as "10s" to survive'
         ('start.timeout = "500ms"', "start.timeout", 'must be at least start.ready, "1s"'),
         ('start.ready = "3m"', "start.timeout", 'must be at least start.ready, "3m"'),
         ('start.ready = "health"', "health", 'is required: start.ready is "health"'),
+        ('start.command = "/bin/a -b"', "start.command", WORDS),
+        ('start = { ready = "1s" }\ntype = "oneshot"', "start", ONESHOT),
+        ('start = { ready = "health" }\ntype = "oneshot"', "start", ONESHOT),
+        ("stop.command = []", "stop.command", "must not be empty"),
+        ('stop.after = ["a"]', "stop.after", "must begin with the absolute path of a program"),
         ("stop.timeout = 30", "stop.timeout", DURATION),
         ("stop.timeout = 30.0", "stop.timeout", DURATION),
         ("stop.timeout = inf", "stop.timeout", DURATION),
@@ -311,40 +495,37 @@ READY = 'must be "health", or a duration such as "10s" to survive'
         ('log.max_size = "1025G"', "log.max_size", "must be at most 1099511627776"),
         ("log.backups = -1", "log.backups", "must be at least 0"),
         ('log.path = ""', "log.path", "must not be empty"),
-        ("health = { }", "health.command", "is required"),
+        ("health = { }", "health.tcp", ONE_WAY),
+        ('health = { interval = "1s" }', "health.tcp", ONE_WAY),
+        ('health = { tcp = "a:1", http = "http://a" }', "health.tcp", ONE_WAY),
+        ('health = { tcp = "a:1", command = ["/a"] }', "health.tcp", ONE_WAY),
+        ('health = { command = ["/a"], http = "http://a" }', "health.tcp", ONE_WAY),
         ('health.command = "/bin/ping"', "health.command", WORDS),
+        ("health.http = 1", "health.http", "must be a string"),
+        ('health.http = "ftp://a"', "health.http", URL),
+        (
+            'health.http = "http://u:p@a"',
+            "health.http",
+            "must not have a user or a password: they would show in every message",
+        ),
+        ('health = { command = ["/a"], http_status = [200] }', "health.http_status", OF_HTTP),
+        ('health = { tcp = "a:1", http_body = "ok" }', "health.http_body", OF_HTTP),
+        ('health = { tcp = "a:1", http_redirects = true }', "health.http_redirects", OF_HTTP),
+        ('health = { tcp = "a:1", http_verify = false }', "health.http_verify", OF_HTTP),
+        ('health = { http = "http://a", http_status = 200 }', "health.http_status", ARRAY),
+        ('health = { http = "http://a", http_status = [] }', "health.http_status", EMPTY),
+        ('health = { http = "http://a", http_body = 1 }', "health.http_body", "must be a string"),
+        (
+            'health = { http = "http://a", http_verify = 1 }',
+            "health.http_verify",
+            "must be true or false",
+        ),
+        ("health.tcp = 1521", "health.tcp", "must be a string"),
+        ('health.tcp = "a:0"', "health.tcp", "must have a port from 1 to 65535"),
         # Planned, but not in this version.
-        ('type = "forking"', "type", "'forking' is not supported by this version"),
-        ('type = "oneshot"', "type", "'oneshot' is not supported by this version"),
-        ('pid_file = "/p"', "pid_file", "'pid_file' is not supported by this version"),
         ('requires = ["a"]', "requires", "'requires' is not supported by this version"),
         ("resources = {}", "resources", "'resources' is not supported by this version"),
-        ("limits = {}", "limits", "'limits' is not supported by this version"),
-        ("nice = 1", "nice", "'nice' is not supported by this version"),
-        (
-            'environment_file = "/e"',
-            "environment_file",
-            "'environment_file' is not supported by this version",
-        ),
-        (
-            "no_new_privileges = true",
-            "no_new_privileges",
-            "'no_new_privileges' is not supported by this version",
-        ),
-        ('start.command = ["/a"]', "start.command", "'command' is not supported by this version"),
         ('start.ready = "notify"', "start.ready", "'notify' is not supported by this version"),
-        ('stop.command = ["/a"]', "stop.command", "'command' is not supported by this version"),
-        ('stop.after = ["/a"]', "stop.after", "'after' is not supported by this version"),
-        (
-            'health = { command = ["/a"], http = "" }',
-            "health.http",
-            "'http' is not supported by this version",
-        ),
-        (
-            'health = { command = ["/a"], tcp = "" }',
-            "health.tcp",
-            "'tcp' is not supported by this version",
-        ),
         (
             'log.destination = "journal"',
             "log.destination",
@@ -635,6 +816,8 @@ LINES = [
     'command = ["/a"]', "command = '/a'", 'timeout = "1s"', "timeout = 3", "listen = [1, ':']",
     'include = ["*"]', "health = { command = ['/x'], failures = -1 }", "environment = {'=' = 1}",
     "environment.A = inf", "umask = 1979-05-27", '"""', "'''", "[x", "start = { ready = 'health' }",
+    "type = 'oneshot'", "pid_file = '/p'", "limits = {core = [1, 0], nofile = 'unlimited'}",
+    "health = { http = 'http://[', http_status = [99] }", "health.tcp = ':1'", "nice = 99",
     "stop.signal = ['''", "[apps.a.stop.b.c.d]", "restart.success_codes = [[]]", "log = nan",
 ]  # fmt: skip
 

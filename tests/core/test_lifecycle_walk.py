@@ -7,10 +7,13 @@ States that differ only in run ids, serial numbers and absolute times are one.
 
 What must hold, by the name of the check below:
 
-never_two           nothing is launched while a process of the application lives, or while
-                    a launch has not been answered
+never_two           no command is launched while another one of its kind lives, or while a
+                    launch has not been answered: start.command into nothing, the command
+                    after it, stop.command beside what it is to end, stop.after into nothing
 never_lies          in STOPPED, FAILED and BACKOFF no process lives; in RUNNING the main
-                    process does, and its pid is known
+                    process does, and its pid is known, or a oneshot has succeeded
+searches            the main process of a daemon is looked for when its command has ended
+                    and has left something
 run_is_there        a run is there exactly in the phases in which a process may live
 deadlines           STARTING, STOPPING, KILLING and BACKOFF have a deadline, not over when
                     they are entered; RUNNING, STOPPED and FAILED have none
@@ -29,7 +32,7 @@ accounted_for       every run that ends has its outcome recorded, under its own 
 earlier_runs        words of an earlier run change nothing
 budget              the policy restarts what it is for, and after somebody asked at most
                     ``limit`` times within the window, each after a doubled delay
-removed             what is removed is not launched, nor wished up
+removed             what is removed gets no new run, and is not wished up
 time_moves          what the time brings is known to the phase, and is not brought again
                     at once
 stop_ends           from every state Stop reaches STOPPED, in a world that obeys SIGTERM
@@ -58,9 +61,11 @@ from cmappd.core.events import (
     Destroy,
     Event,
     Exited,
+    FindMain,
     Gone,
     Kill,
     Launched,
+    MainFound,
     NotLaunched,
     Remove,
     Restart,
@@ -70,13 +75,15 @@ from cmappd.core.events import (
     Terminate,
 )
 from cmappd.core.lifecycle import App
+from cmappd.core.lifecycle.app import is_up
 from cmappd.core.lifecycle.table import TABLE
-from cmappd.core.state import ALIVE, REQUESTED, Cause, ExitStatus, Goal, Health, Phase
+from cmappd.core.state import ALIVE, REQUESTED, Cause, ExitStatus, Goal, Health, Part, Phase
 from tests.core.definitions import LIMIT, WINDOW, definition, fresh, health
 
 TIMED = {Phase.STARTING, Phase.STOPPING, Phase.KILLING, Phase.BACKOFF}
 REST = {Phase.STOPPED, Phase.FAILED}
 CHECKED = {Phase.STARTING, Phase.RUNNING}
+MAIN_PID = 4711
 ENDINGS = (ExitStatus(code=0), ExitStatus(code=1), ExitStatus(signal=9), ExitStatus())
 
 # Each is walked with changes to its twin and back, which has other health checks. The start
@@ -98,6 +105,22 @@ DEFINITIONS: dict[str, tuple[Application, Application]] = {
     "always": (definition("always", tree=True), definition("never", tree=True)),
     "always, at once": (definition("always", delay=0.0), definition("on-failure")),
     "always, no budget": (definition("always", limit=0), definition("on-failure")),
+    "daemonises": (
+        definition("on-failure", kind="forking", commands=(1, 1, 1)),
+        definition("on-failure", kind="forking"),
+    ),
+    "daemonises, checked": (
+        definition("on-failure", kind="forking", health=health(failures=1)),
+        definition("never", kind="forking", ready="health", start_timeout=1.2, health=health()),
+    ),
+    "one shot": (
+        definition("on-failure", kind="oneshot", commands=(0, 1, 0), health=health(failures=1)),
+        definition("never", kind="oneshot", commands=(1, 0, 1)),
+    ),
+    "with all commands": (
+        definition("on-failure", commands=(1, 1, 1)),
+        definition("on-failure", tree=True),
+    ),
     "never, ready by health": (
         definition(ready="health", start_timeout=1.2, health=health("report")),
         definition(ready="health", start_timeout=1.2, health=health("restart", failures=1)),
@@ -112,28 +135,41 @@ DEFINITIONS: dict[str, tuple[Application, Application]] = {
 class World:
     """What is really the case, in ids of runs."""
 
-    spawning: str | None = None  # to be launched; not yet known whether it was
+    spawning: tuple[str, Part] | None = None  # to be launched; not yet known whether it was
     main: str | None = None  # its main process lives
-    left: str | None = None  # its main process has ended, others live
+    helper: tuple[str, Part] | None = None  # another command lives, or one that will daemonise
+    # Its processes that were launched have ended, others live; or nobody lives, and who asks
+    # to signal them is told that they are gone.
+    left: str | None = None
+    behind: str | None = None  # what stop.after has left of itself lives
     checking: str | None = None  # a health check of it is under way
     restarts: tuple[float, ...] = ()  # by the policy, since somebody asked for it
 
     @property
     def is_empty(self) -> bool:
-        return self.spawning is None and self.main is None and self.left is None
+        return not (self.spawning or self.main or self.helper or self.left or self.behind)
 
 
 def happen(world: World, event: Event) -> World:
     """The world in which the event has come to pass."""
     match event:
-        case Launched(run):
-            return replace(world, spawning=None, main=run)
+        case Launched(run, pid, part):
+            if pid == MAIN_PID:
+                return replace(world, spawning=None, main=run)
+            return replace(world, spawning=None, helper=(run, part))
         case NotLaunched():
             return replace(world, spawning=None)
-        case Exited(run, _, empty):
-            return replace(world, main=None, left=None if empty else run)
-        case Gone():
-            return replace(world, left=None)
+        case Exited(run, _, empty, Part.AFTER):
+            return replace(world, helper=None, behind=None if empty else run)
+        case Exited(run, _, empty, part):
+            main = None if part is Part.MAIN else world.main
+            helper = world.helper if part is Part.MAIN and world.main is not None else None
+            left = None if empty or main is not None or helper is not None else run
+            return replace(world, main=main, helper=helper, left=left)
+        case MainFound(run):
+            return replace(world, main=run, left=None)
+        case Gone(_, part):
+            return replace(world, behind=None) if part is Part.AFTER else replace(world, left=None)
         case Checked():
             return replace(world, checking=None)
     return world
@@ -143,20 +179,43 @@ def obey(world: World, app: App, action: Action) -> World:
     """The world after an action; asserts that the action makes sense in it."""
     live = app.run.id if app.run is not None else None
     match action:
-        case Spawn(run):
-            assert world.is_empty, "never_two"
+        case Spawn(run, part):
             assert run == live, "never_two"
-            return replace(world, spawning=run)
+            assert world.spawning is None, "never_two"
+            assert world.helper is None, "never_two"
+            if part is Part.STOP:
+                assert world.main == run or is_oneshot(app), "never_two"
+            else:
+                # Of start.command something may be left: then it is part of this run.
+                own = run if part is Part.MAIN else None
+                assert replace(world, left=None).is_empty, "never_two"
+                assert world.left in (None, own), "never_two"
+            return replace(world, spawning=(run, part))
+        case FindMain(run):
+            assert run == live == world.left, "searches"
+            assert world.main is None, "searches"
+            assert world.helper is None, "searches"
         case Check(run):
-            assert run == live == world.main, "checks"
+            assert run == live, "checks"
+            assert world.main == run or is_oneshot(app), "checks"
             assert world.checking is None, "checks: one is under way"
             return replace(world, checking=run)
         case Terminate(run, whole):
-            assert run == live == (world.main or world.left), "signals"
+            assert run == live, "signals"
+            assert app.run is not None
+            assert app.run.launched, "signals"
             assert whole == (app.definition.stop.tree or world.main is None), "signals"
+            return replace(world, left=run) if world.is_empty else world
         case Destroy(run):
-            assert run == live == (world.main or world.left), "signals"
+            assert run == live, "signals"
+            assert app.run is not None
+            assert app.run.launched, "signals"
+            return replace(world, left=run) if world.is_empty else world
     return world
+
+
+def is_oneshot(app: App) -> bool:
+    return app.run is not None and app.run.kind == "oneshot"
 
 
 # One step ----------------------------------------------------------------------------
@@ -224,10 +283,12 @@ def step_holds(
     if isinstance(event, Start | Restart) and not before.removed:
         assert after.goal is Goal.UP, "goals"
     if before.removed and not isinstance(event, Define):
-        assert Spawn not in kinds, "removed"
+        runs = {action.run for action in actions if isinstance(action, Spawn)}
+        assert runs <= ({before.run.id} if before.run else set()), "removed"
     if before.removed and isinstance(event, Start | Restart):
         assert (after, kinds) == (before, []), "removed"
-    if isinstance(event, Launched) and before.phase is Phase.STOPPING:
+    main = isinstance(event, Launched) and event.part in (Part.START, Part.MAIN)
+    if main and before.phase is Phase.STOPPING:
         assert kinds == [Terminate], "signals"
     if isinstance(event, Launched) and before.phase is Phase.KILLING:
         assert kinds == [Destroy], "signals"
@@ -261,8 +322,12 @@ def state_holds(state: State) -> None:
         assert world.is_empty, "never_lies"
     if app.phase is Phase.RUNNING:
         assert run is not None
-        assert run.id == world.main, "never_lies"
-        assert run.pid is not None, "never_lies"
+        if run.kind == "oneshot":
+            assert run.status is not None, "never_lies"
+            assert run.status.code in app.definition.restart.success_codes, "never_lies"
+        else:
+            assert run.id == world.main, "never_lies"
+            assert run.pid is not None, "never_lies"
     if app.phase in REST:
         assert app.goal is Goal.DOWN, "goals"
     if app.phase in CHECKED | {Phase.BACKOFF}:
@@ -277,7 +342,7 @@ def state_holds(state: State) -> None:
 
 def _checks_hold(state: State) -> None:
     app, world, run = state.app, state.world, state.app.run
-    if run is None or app.phase not in CHECKED or run.pid is None:
+    if run is None or not is_up(app):
         assert run is None or run.check_due is None, "checks"
         return
     due, under_way = run.check_due is not None, world.checking is not None
@@ -304,17 +369,35 @@ def asked(state: State) -> Iterator[Event]:
         yield Define(twin)
 
 
-def answered(world: World) -> Iterator[Event]:
+def launched(app: App, run: str, part: Part) -> Launched:
+    """The word of a launch; only a simple application's command is its main process."""
+    simple = app.run is not None and app.run.kind == "simple" and part is Part.MAIN
+    return Launched(run, MAIN_PID if simple else 4712, part)
+
+
+def answered(world: World, app: App) -> Iterator[Event]:
     """What the world may have to tell."""
     if world.spawning is not None:
-        yield Launched(world.spawning, 4711)
-        yield NotLaunched(world.spawning, "no such file")
+        run, part = world.spawning
+        yield launched(app, run, part)
+        yield NotLaunched(run, "no such file", part)
     if world.main is not None:
         for status in ENDINGS:
-            yield Exited(world.main, status, empty=True)
             yield Exited(world.main, status, empty=False)
-    if world.left is not None:
+            if world.helper is None:
+                yield Exited(world.main, status, empty=True)
+    if world.helper is not None:
+        run, part = world.helper
+        for status in ENDINGS:
+            yield Exited(run, status, empty=False, part=part)
+            if world.main is None:
+                yield Exited(run, status, empty=True, part=part)
+    if world.left is not None and not (world.main or world.helper or world.spawning):
         yield Gone(world.left)
+        if app.run is not None and app.run.searching:
+            yield MainFound(world.left, MAIN_PID)
+    if world.behind is not None:
+        yield Gone(world.behind, Part.AFTER)
     if world.checking is not None:
         yield Checked(world.checking, True, "")
         yield Checked(world.checking, False, "no answer")
@@ -341,7 +424,7 @@ def wait_long(state: State) -> State | None:
 
 
 def successors(state: State) -> Iterator[State]:
-    for event in (*asked(state), *answered(state.world)):
+    for event in (*asked(state), *answered(state.world, state.app)):
         yield advance(state, event)
     for passed in (let_time_pass(state), wait_long(state)):
         if passed is not None:
@@ -357,6 +440,8 @@ def earlier_words(state: State) -> Iterator[Event]:
         yield NotLaunched(run, "")
         yield Exited(run, ExitStatus(code=1), True)
         yield Gone(run)
+        yield Gone(run, Part.AFTER)
+        yield MainFound(run, 1)
         yield Checked(run, False, "")
 
 
@@ -366,14 +451,15 @@ def earlier_words(state: State) -> Iterator[Event]:
 def key(state: State) -> object:
     """The state without ids, serials and absolute times."""
     app, world, now = state.app, state.world, state.now
-    held = world.spawning is not None, world.main is not None, world.left is not None
+    held = [part[1] if part else None for part in (world.spawning, world.helper)]
+    lives = [one is not None for one in (world.main, world.left, world.behind)]
     last = (app.last.cause, app.last.success) if app.last and app.run is None else None
     recent = sum(now - instant < WINDOW for instant in app.restarts)
     counted = sum(now - instant < WINDOW for instant in world.restarts)
     return (
         app.definition is state.twins[0],
         *(app.goal, app.phase, app.removed, app.serial > 0, last, recent, counted),
-        *(held, world.checking is not None, len(app.restarts), _run_key(app, now)),
+        *(*held, *lives, world.checking is not None, len(app.restarts), _run_key(app, now)),
     )
 
 
@@ -381,7 +467,8 @@ def _run_key(app: App, now: float) -> object:
     run = app.run
     if run is None:
         return None
-    ended = run.pid is None, run.ending, run.status, min(run.kills, 1)
+    steps = run.kind, run.part, run.launched, run.searching, run.asking
+    ended = *steps, run.pid is None, run.ending, run.status, min(run.kills, 1)
     if app.phase not in CHECKED:
         return ended
     rule, due = app.definition.health, run.check_due
@@ -466,7 +553,9 @@ Reached = Callable[[App], bool]
 def obeys_stop_signal(state: State, actions: tuple[Action, ...]) -> Event | None:
     """The world's next word: what is told to end, ends."""
     run = state.world.main
-    if run is not None and any(isinstance(one, Terminate | Destroy) for one in actions):
+    told = any(isinstance(one, Terminate | Destroy) for one in actions)
+    asked = state.app.definition.stop.command is not None and state.app.phase is Phase.STOPPING
+    if run is not None and (told or asked):
         return Exited(run, ExitStatus(code=0), empty=True)
     return None
 
@@ -505,10 +594,21 @@ def follow(state: State, request: Event, manners: Manners, reached: Reached) -> 
 
 def _reply(state: State, actions: tuple[Action, ...], manners: Manners) -> Event | None:
     world = state.world
+    told = any(isinstance(one, Terminate | Destroy) for one in actions)
     if world.spawning is not None:
-        return Launched(world.spawning, 4711)
-    if world.left is not None and any(isinstance(one, Terminate | Destroy) for one in actions):
+        return launched(state.app, *world.spawning)
+    if world.helper is not None:
+        run, part = world.helper
+        assert state.app.run is not None
+        daemonises = part is Part.MAIN and state.app.run.kind == "forking"
+        empty = world.main is None and not daemonises
+        return Exited(run, ExitStatus(code=0), empty=empty, part=part)
+    if world.left is not None and state.app.run is not None and state.app.run.searching:
+        return MainFound(world.left, MAIN_PID)
+    if world.left is not None and world.main is None and told:
         return Gone(world.left)
+    if world.behind is not None and told:
+        return Gone(world.behind, Part.AFTER)
     if world.checking is not None:
         return Checked(world.checking, True, "")
     return manners(state, actions)

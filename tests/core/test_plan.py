@@ -228,6 +228,15 @@ def test_added_and_removed_applications_are_sorted() -> None:
         ("log.path = '/x'", ("log",), ()),
         ("stop.tree = true\nautostart = true", ("stop", "autostart"), ()),
         ("group = 'g'\nhealth.command = ['/x']", ("health",), ("group",)),
+        ("health.tcp = 'a:1'\nnice = 1\nlimits.core = 0", ("health",), ("nice", "limits")),
+        ("type = 'oneshot'\nstart.command = ['/x']", ("start",), ("type",)),
+        ("type = 'forking'\npid_file = '/x'", (), ("type", "pid_file")),
+        ("stop.command = ['/x']\nstop.after = ['/y']", ("stop",), ()),
+        (
+            "environment_file = '/x'\nno_new_privileges = true",
+            (),
+            ("environment_file", "no_new_privileges"),
+        ),
     ],
 )
 def test_changed_keys_are_live_or_for_the_launch(
@@ -269,8 +278,18 @@ def test_equal_definitions_have_equal_hashes() -> None:
         ({"directory": "/a"}, True),
         ({"environment": {"A": ""}}, True),
         ({"umask": 0}, True),
+        ({"environment_file": "/a"}, True),
+        ({"limits": {"core": (0, 0)}}, True),
+        ({"nice": 0}, True),
+        ({"no_new_privileges": True}, True),
+        ({"type": "oneshot"}, True),
+        ({"type": "forking"}, True),
         ({"autostart": True}, False),
         ({"stop": {"tree": True}}, False),
+        ({"start": {"command": ("/a",)}}, False),
+        ({"stop": {"command": ("/a",)}}, False),
+        ({"stop": {"after": ("/a",)}}, False),
+        ({"health": {"http": "http://a"}}, False),
         ({"health": {"command": ("/a",)}}, False),
         ({"log": {"path": "/a"}}, False),
     ],
@@ -280,3 +299,9 @@ def test_hashes_differ_with_their_keys(keys: dict[str, object], launches_differ:
     other = Application.model_validate({"command": ("/db",), **keys})
     assert (launch_hash(other) != launch_hash(base)) is launches_differ
     assert definition_hash(other) != definition_hash(base)
+
+
+def test_the_pid_file_is_part_of_the_launch() -> None:
+    base = Application(command=("/db",), type="forking")
+    other = Application(command=("/db",), type="forking", pid_file="/a")
+    assert launch_hash(other) != launch_hash(base)

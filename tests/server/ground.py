@@ -94,6 +94,7 @@ class Ground:
             state_directory=str(folder / "state"),
             log_directory=str(folder / "log"),
             forest=Forest(),
+            hierarchy=None,
             store=Store(str(folder / "state"), "boot"),
             log=self._logger(),
         )

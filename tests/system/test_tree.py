@@ -9,11 +9,11 @@ import pytest
 
 from cmappd.core.state import ExitStatus
 from cmappd.system.marks import marked
-from cmappd.system.proc import Identity, children, environment, exists, read_stat
+from cmappd.system.proc import Identity, children, environment, exists, read_stat, snapshot
 from cmappd.system.process import Launch, launch, send
 from cmappd.system.reaper import Reaper
 from cmappd.system.signals import Signals
-from cmappd.system.tree import Forest, snapshot
+from cmappd.system.tree import Forest
 
 from .conftest import Scripts, until
 

@@ -23,10 +23,15 @@ from cmappd.core.config.values import (
     Count,
     Description,
     Duration,
+    HttpStatuses,
+    HttpUrl,
+    Limit,
+    LimitName,
     Mask,
     Path,
     Paths,
     Ready,
+    Service,
     Signal,
     Size,
     Statuses,
@@ -36,6 +41,8 @@ from cmappd.core.config.values import (
     Word,
     Words,
 )
+
+T = TypeVar("T")
 
 
 class Model(BaseModel):
@@ -82,8 +89,12 @@ class Manager(Model):
 
 
 class Start(Model):
-    """[apps.NAME.start]. ``ready`` is "health", or the seconds to survive."""
+    """[apps.NAME.start]. ``ready`` is "health", or the seconds to survive.
 
+    ``command`` runs to completion first; ``timeout`` is for it, and then for readiness.
+    """
+
+    command: Command | None = None
     ready: Ready = 1.0
     timeout: Timeout = Field(default=120.0, validate_default=True)
 
@@ -97,11 +108,16 @@ class Start(Model):
 
 
 class Stop(Model):
-    """[apps.NAME.stop]. The signal goes to the main process, with ``tree`` to all."""
+    """[apps.NAME.stop]. The signal goes to the main process, with ``tree`` to all.
 
+    ``command`` asks it to end in place of the signal; ``after`` runs when nothing is left of it.
+    """
+
+    command: Command | None = None
     signal: Signal = "SIGTERM"
     tree: bool = False
     timeout: Timeout = 30.0
+    after: Command | None = None
 
 
 class Restart(Model):
@@ -124,15 +140,41 @@ class Restart(Model):
 
 
 class Health(Model):
-    """[apps.NAME.health]. ``failures`` and ``successes`` are consecutive ones."""
+    """[apps.NAME.health]. ``failures`` and ``successes`` are consecutive ones.
 
-    command: Command
+    Of ``command``, ``http`` and ``tcp`` there is one. ``http_status`` None is 200 to 399.
+    """
+
+    command: Command | None = None
+    http: HttpUrl | None = None
+    http_status: HttpStatuses | None = Field(default=None, validate_default=True)
+    http_body: Word | None = Field(default=None, validate_default=True)
+    http_redirects: bool = Field(default=False, validate_default=True)
+    http_verify: bool = Field(default=True, validate_default=True)
+    tcp: Service | None = Field(default=None, validate_default=True)
     interval: Timeout = 10.0
     timeout: Timeout = 5.0
     failures: Count = 3
     successes: Count = 1
     start_period: Duration = 0.0
     action: Literal["restart", "report"] = "restart"
+
+    @field_validator("http_status", "http_body", "http_redirects", "http_verify")
+    @classmethod
+    def _of_http(cls, value: T, info: ValidationInfo) -> T:
+        assert info.field_name is not None
+        usual = cls.model_fields[info.field_name].default
+        if value != usual and info.data.get("http", "") is None:
+            raise ValueError("is for a check by http")
+        return value
+
+    @field_validator("tcp")
+    @classmethod
+    def _one_way(cls, tcp: str | None, info: ValidationInfo) -> str | None:
+        ways = [info.data.get("command"), info.data.get("http"), tcp]
+        if {"command", "http"} <= info.data.keys() and sum(way is not None for way in ways) != 1:
+            raise ValueError("one of command, http and tcp is required, and no more than one")
+        return tcp
 
 
 class Ownership(Model):
@@ -158,7 +200,7 @@ class Log(Model):
     backups: int = Field(default=5, ge=0, le=1000)
 
 
-T = TypeVar("T", bound=Model)
+Table = TypeVar("Table", bound=Model)
 
 
 @lru_cache(maxsize=256)
@@ -167,7 +209,7 @@ def _one_of_equal(table: Model) -> Model:
     return table
 
 
-Shared = Annotated[T, AfterValidator(_one_of_equal)]
+Shared = Annotated[Table, AfterValidator(_one_of_equal)]
 
 
 class Application(Model):
@@ -180,8 +222,13 @@ class Application(Model):
     supplementary_groups: Words | None = None
     directory: Path | None = None
     environment: dict[Variable, Text] = {}
+    environment_file: Path | None = None
     umask: Mask | None = None
-    type: Literal["simple"] = "simple"
+    limits: dict[LimitName, Limit] = {}
+    nice: int | None = Field(default=None, ge=-20, le=19)
+    no_new_privileges: bool = False
+    type: Literal["simple", "forking", "oneshot"] = "simple"
+    pid_file: Path | None = Field(default=None, validate_default=True)
     autostart: bool = False
     reload: Literal["pending", "restart"] = "pending"
     start: Shared[Start] = Start()
@@ -190,6 +237,35 @@ class Application(Model):
     health: Health | None = Field(default=None, validate_default=True)
     manager: Shared[Ownership] = Ownership()
     log: Log = Log()
+
+    @field_validator("pid_file")
+    @classmethod
+    def _of_a_daemon(cls, pid_file: str | None, info: ValidationInfo) -> str | None:
+        if pid_file is not None and info.data.get("type", "forking") != "forking":
+            raise ValueError('is for type = "forking"')
+        return pid_file
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _ready_with_success(cls, start: object, info: ValidationInfo) -> object:
+        if info.data.get("type") != "oneshot" or not isinstance(start, dict):
+            return start
+        if "ready" in start and info.context is not None:  # it may come from a record
+            raise ValueError("must not have ready: a oneshot is, when its command has succeeded")
+        return {**start, "ready": 0.0}  # which is not to be held against its timeout
+
+    @property
+    def commands(self) -> dict[str, tuple[str, ...]]:
+        """All commands that it has, by their keys."""
+        health = self.health.command if self.health is not None else None
+        found = {
+            "start.command": self.start.command,
+            "command": self.command,
+            "stop.command": self.stop.command,
+            "stop.after": self.stop.after,
+            "health.command": health,
+        }
+        return {key: command for key, command in found.items() if command is not None}
 
     def __hash__(self) -> int:
         return hash(self.command)  # equal ones agree in it; the environment has no hash
@@ -207,21 +283,12 @@ class Application(Model):
 PLANNED_KEYS: dict[type[BaseModel], frozenset[str]] = {
     Application: frozenset(
         {
-            "environment_file",
-            "limits",
-            "nice",
-            "no_new_privileges",
-            "pid_file",
             "requires",
             "resources",
         }
     ),
-    Start: frozenset({"command"}),
-    Stop: frozenset({"command", "after"}),
-    Health: frozenset({"http", "tcp"}),
 }
 PLANNED_VALUES: dict[tuple[type[BaseModel], str], frozenset[str]] = {
-    (Application, "type"): frozenset({"forking", "oneshot"}),
     (Start, "ready"): frozenset({"notify"}),
     (Log, "destination"): frozenset({"journal", "syslog", "none"}),
 }

@@ -13,10 +13,31 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
 from cmappd.core import signals, units
+from cmappd.core.url import parse_url
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 BAD_NAME = 'must be a name of 1 to 64 letters, digits, ".", "_" or "-", the first a letter or digit'
 
+UNLIMITED = -1  # as getrlimit(2) has it
+# The names of getrlimit(2), in small letters.
+LIMITS = (
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+)
 SIGNALS = frozenset({*signals.NAMES.values(), "SIGPOLL"})
 
 
@@ -25,6 +46,17 @@ class Address(NamedTuple):
 
     host: str
     port: int
+
+    @classmethod
+    def parse(cls, value: object) -> "Address":
+        """The address in a text, an IPv6 one in brackets. Raises ValueError."""
+        host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+        bracketed = re.fullmatch(r"\[(.*)\]", host)
+        name = bracketed[1] if bracketed else host
+        known = _is_ipv6(name) if bracketed else re.fullmatch(r"[^\s:\[\]/]+", name)
+        if not known or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+            raise ValueError('must be "host:port", such as "0.0.0.0:5315" or "[::]:5315"')
+        return cls(name, int(port))
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -81,15 +113,43 @@ def _mask(value: object, info: ValidationInfo) -> int:
 
 
 def _address(value: object) -> Address:
-    if isinstance(value, Address):
-        return value
-    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    bracketed = re.fullmatch(r"\[(.*)\]", host)
-    name = bracketed[1] if bracketed else host
-    known = _is_ipv6(name) if bracketed else re.fullmatch(r"[^\s:\[\]/]+", name)
-    if not known or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
-        raise ValueError('must be "host:port", such as "0.0.0.0:5315" or "[::]:5315"')
-    return Address(name, int(port))
+    return value if isinstance(value, Address) else Address.parse(value)
+
+
+def _service(value: str) -> str:
+    if not Address.parse(value).port:
+        raise ValueError("must have a port from 1 to 65535")
+    return value
+
+
+def _some(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def _url(value: str) -> str:
+    parse_url(value)
+    return value
+
+
+def _limit(value: object, info: ValidationInfo) -> tuple[int, int]:
+    pair = value if isinstance(value, list | tuple) else (value, value)
+    least = 0 if info.context else UNLIMITED  # in a file it is a word
+    numbers = [UNLIMITED if one == "unlimited" else one for one in pair]
+    known = all(type(one) is int and least <= one < 2**63 for one in pair if one != "unlimited")
+    if not known or len(numbers) != 2:
+        raise ValueError('must be a number, "unlimited", or an array of a soft and a hard one')
+    soft, hard = (int(str(one)) for one in numbers)
+    if hard != UNLIMITED and (soft > hard or soft == UNLIMITED):
+        raise ValueError("must have a soft limit that is not above the hard one")
+    return soft, hard
+
+
+def _limit_name(value: str) -> str:
+    if value not in LIMITS:
+        raise ValueError(f"must be a limit: {', '.join(LIMITS)}")
+    return value
 
 
 def _is_ipv6(text: str) -> bool:
@@ -155,6 +215,10 @@ Timeout = Annotated[Duration, AfterValidator(_positive)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=1024, le=units.LARGEST)]
 Mask = Annotated[int, BeforeValidator(_mask)]
 Ready = Annotated[float | Literal["health"], PlainValidator(_ready)]
+Service = Annotated[Text, AfterValidator(_service)]
+HttpUrl = Annotated[Text, AfterValidator(_url)]
+Limit = Annotated[tuple[int, int], Field(strict=False), BeforeValidator(_limit)]
+LimitName = Annotated[str, AfterValidator(_limit_name)]
 Listen = Annotated[Address, PlainValidator(_address)]
 Variable = Annotated[Text, AfterValidator(_variable)]
 Signal = Annotated[str, AfterValidator(_signal)]
@@ -163,6 +227,8 @@ Count = Annotated[int, Field(ge=1, le=1000)]
 Paths = Annotated[tuple[Path, ...], Field(strict=False)]
 Words = Annotated[tuple[Word, ...], Field(strict=False)]
 Addresses = Annotated[tuple[Listen, ...], Field(strict=False)]
+HttpStatus = Annotated[int, Field(ge=100, le=599)]
+HttpStatuses = Annotated[tuple[HttpStatus, ...], Field(strict=False), AfterValidator(_some)]
 Statuses = Annotated[tuple[Annotated[int, AfterValidator(_status)], ...], Field(strict=False)]
 Command = Annotated[
     tuple[Text, ...], Field(strict=False), AfterValidator(_program), BeforeValidator(_words)

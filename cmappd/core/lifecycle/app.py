@@ -1,13 +1,16 @@
 """One application as the lifecycle sees it, and the one way from phase to phase."""
 
 import zlib
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from cmappd.core.config import Application
 from cmappd.core.events import Action
-from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Phase
+from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Part, Phase
+
+Kind = Literal["simple", "forking", "oneshot"]
 
 # In these a run is expected to do its work, and its health is looked after.
 CHECKED_PHASES = frozenset({Phase.STARTING, Phase.RUNNING})
@@ -18,7 +21,12 @@ class Run(Struct, frozen=True):
 
     id: str
     started: float
-    pid: int | None = None  # None until it has been launched
+    kind: Kind = "simple"  # the type of the definition it was launched by
+    part: Part = Part.MAIN  # the command that it is at: START, MAIN or AFTER
+    launched: bool = False  # there is, or was, a process of it
+    searching: bool = False  # its command has daemonised; the main process is being looked for
+    asking: bool = False  # stop.command is under way
+    pid: int | None = None  # of the main process, once that is known; a oneshot has none
     ending: Cause | None = None  # why it is being ended, if it is
     detail: str = ""
     status: ExitStatus | None = None  # of the main process, once it has ended
@@ -56,8 +64,15 @@ Step = tuple[App, tuple[Action, ...]]
 def enter(app: App, phase: Phase, deadline: float | None, run: Run | None) -> App:
     """The one way into a phase: its deadline comes with it, and so does its run."""
     if run is not None and phase not in CHECKED_PHASES:
-        run = replace(run, check_due=None)
+        run = replace(run, check_due=None, searching=False)
     return replace(app, phase=phase, deadline=deadline, run=run)
+
+
+def is_up(app: App) -> bool:
+    """Whether the application is there: its main process, or the success of a oneshot."""
+    if app.run is None or app.phase not in CHECKED_PHASES:
+        return False
+    return app.run.pid is not None or app.phase is Phase.RUNNING
 
 
 def live_run(app: App) -> Run:

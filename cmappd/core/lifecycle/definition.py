@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from cmappd.core.events import Define, Remove
-from cmappd.core.lifecycle.app import CHECKED_PHASES, App, Step
+from cmappd.core.lifecycle.app import App, Step, is_up
 from cmappd.core.lifecycle.health import plan_check
 from cmappd.core.lifecycle.starting import starting
 from cmappd.core.state import Phase
@@ -12,7 +12,7 @@ from cmappd.core.state import Phase
 def define(app: App, event: Define, now: float) -> Step:
     old, new, run = app.definition, event.definition, app.run
     app = replace(app, definition=new, removed=False)
-    if run is None or run.pid is None or app.phase not in CHECKED_PHASES:
+    if run is None or not is_up(app):
         return app, ()
     if app.phase is Phase.STARTING and old.start != new.start:
         app = starting(app, run, now)

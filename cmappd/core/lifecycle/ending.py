@@ -2,9 +2,9 @@
 
 from msgspec.structs import replace
 
-from cmappd.core.events import Destroy, Kill, Restart, Stop, Terminate, TimedOut
-from cmappd.core.lifecycle.app import App, Run, Step, enter, live_run
-from cmappd.core.state import Cause, Goal, Phase
+from cmappd.core.events import Destroy, Kill, Restart, Spawn, Stop, Terminate, TimedOut
+from cmappd.core.lifecycle.app import App, Run, Step, enter, is_up, live_run
+from cmappd.core.state import Cause, Goal, Part, Phase
 
 # SIGKILL is repeated, because a tree can fork while it is being killed.
 FIRST_KILL_INTERVAL, LAST_KILL_INTERVAL = 0.1, 5.0
@@ -13,8 +13,12 @@ FIRST_KILL_INTERVAL, LAST_KILL_INTERVAL = 0.1, 5.0
 def end(app: App, cause: Cause, detail: str, now: float) -> Step:
     """Begin to end the live run, for this cause."""
     run = replace(live_run(app), ending=cause, detail=detail)
+    command = app.definition.stop.command is not None and is_up(app)
+    run = replace(run, asking=command)
     app = enter(app, Phase.STOPPING, now + app.definition.stop.timeout, run)
-    return app, () if run.pid is None else (termination(app, run),)
+    if command:
+        return app, (Spawn(run.id, Part.STOP),)
+    return app, (termination(app, run),) if run.launched else ()
 
 
 def stop(app: App, event: Stop, now: float) -> Step:
@@ -55,7 +59,7 @@ def destroy(app: App, now: float) -> Step:
     interval = min(FIRST_KILL_INTERVAL * 2.0 ** min(run.kills, 10), LAST_KILL_INTERVAL)
     run = replace(run, kills=run.kills + 1)
     app = enter(app, Phase.KILLING, now + interval, run)
-    return app, () if run.pid is None else (Destroy(run.id),)
+    return app, (Destroy(run.id),) if run.launched else ()
 
 
 def stop_failed(app: App, _event: Stop | Kill, _now: float) -> Step:
@@ -64,7 +68,9 @@ def stop_failed(app: App, _event: Stop | Kill, _now: float) -> Step:
 
 
 def termination(app: App, run: Run) -> Terminate:
-    return Terminate(run.id, whole=app.definition.stop.tree or run.status is not None)
+    """The stop signal: to the main process, or to all where there is none or that is asked for."""
+    alone = run.pid is not None and run.status is None
+    return Terminate(run.id, whole=app.definition.stop.tree or not alone)
 
 
 def _ended_by(run: Run, cause: Cause) -> Run:

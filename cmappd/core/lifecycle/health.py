@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from cmappd.core.events import Check, CheckDue, Checked
-from cmappd.core.lifecycle.app import App, Step, enter, live_run
+from cmappd.core.lifecycle.app import App, Step, enter, is_up, live_run
 from cmappd.core.lifecycle.ending import end
 from cmappd.core.state import Cause, Health, Phase
 
@@ -32,7 +32,7 @@ def check(app: App, _event: CheckDue, _now: float) -> Step:
 def checked(app: App, event: Checked, now: float) -> Step:
     run, health = replace(live_run(app), checking=False), app.definition.health
     app = replace(app, run=run)
-    if health is None:
+    if health is None or not is_up(app):
         return app, ()
     if event.passed:
         return _passed(app, now), ()

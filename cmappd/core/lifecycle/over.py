@@ -3,42 +3,152 @@
 from msgspec.structs import replace
 
 from cmappd.core import policy
-from cmappd.core.events import Conclude, Exited, Gone, Kill, NotLaunched, Remove, Stop
+from cmappd.core.events import (
+    Conclude,
+    Destroy,
+    Exited,
+    FindMain,
+    Gone,
+    Kill,
+    NotLaunched,
+    Remove,
+    Spawn,
+    Stop,
+)
 from cmappd.core.lifecycle.app import App, Step, enter, last_outcome, live_run
-from cmappd.core.lifecycle.ending import termination
-from cmappd.core.lifecycle.starting import launch
-from cmappd.core.state import REQUESTED, Cause, ExitStatus, Goal, Outcome, Phase
+from cmappd.core.lifecycle.ending import destroy, termination
+from cmappd.core.lifecycle.health import plan_check
+from cmappd.core.lifecycle.starting import launch, starting
+from cmappd.core.state import REQUESTED, Cause, ExitStatus, Goal, Outcome, Part, Phase
+from cmappd.core.wording import status_text
+
+# A command has ended, or was never launched -------------------------------------------
 
 
 def not_launched(app: App, event: NotLaunched, now: float) -> Step:
+    if event.part is Part.STOP:
+        return _not_asked(app)
+    if event.part is Part.AFTER:
+        return over(app, now)
+    return _fail_start(app, event.detail, empty=not live_run(app).launched, now=now)
+
+
+def exited_starting(app: App, event: Exited, now: float) -> Step:
+    """A command has ended while the run is not ready: that may be as it should."""
     run = live_run(app)
-    ending = run.ending or Cause.NOT_STARTED
-    return over(replace(app, run=replace(run, ending=ending, detail=event.detail)), now)
+    if event.part is Part.START:
+        if event.status.code != 0:
+            detail = f"start.command ended with {status_text(event.status) or 'unknown status'}"
+            return _fail_start(app, detail, event.empty, now)
+        run = replace(run, part=Part.MAIN)
+        return starting(app, run, now), (Spawn(run.id, Part.MAIN),)
+    if run.kind == "oneshot" and event.status.code in app.definition.restart.success_codes:
+        app = enter(app, Phase.RUNNING, None, replace(run, status=event.status))
+        return plan_check(app, now, run.chance), ()
+    if run.kind == "forking" and event.status.code == 0:
+        # Also of one that was taken for the main process, and was a step on the way to it.
+        if event.empty:
+            return _fail_start(app, _NOTHING_LEFT, event.empty, now)
+        run = replace(run, pid=None, searching=True, check_due=None)
+        return starting(app, run, now), (FindMain(run.id),)
+    return exited(app, event, now)
 
 
 def exited(app: App, event: Exited, now: float) -> Step:
     """The main process has ended by itself; its tree may not outlive it."""
-    run = replace(live_run(app), status=event.status)
-    app = replace(app, run=run)
-    if event.empty:
-        return over(app, now)
-    app = enter(app, Phase.STOPPING, now + app.definition.stop.timeout, run)
-    return app, (termination(app, run),)
+    app = replace(app, run=replace(live_run(app), status=event.status))
+    return _clear(app, event.empty, now)
 
 
 def exited_stopping(app: App, event: Exited, now: float) -> Step:
-    run = replace(live_run(app), status=event.status)
-    app = replace(app, run=run)
-    return over(app, now) if event.empty else (app, (termination(app, run),))
+    if event.part is Part.AFTER:
+        return over(app, now) if event.empty else destroy(app, now)
+    if event.part is Part.STOP:
+        return _asked(app, event, now)
+    app = _note_status(app, event)
+    if live_run(app).asking:  # that the tree is empty was found before stop.command was launched
+        return app, ()
+    return tree_gone(app, now) if event.empty else (app, (termination(app, live_run(app)),))
 
 
 def exited_killing(app: App, event: Exited, now: float) -> Step:
-    app = replace(app, run=replace(live_run(app), status=event.status))
-    return over(app, now) if event.empty else (app, ())
+    app = _note_status(app, event)
+    if event.part is Part.STOP:
+        app = replace(app, run=replace(live_run(app), asking=False))
+    if not event.empty or live_run(app).asking:
+        return app, ()
+    return over(app, now) if event.part is Part.AFTER else tree_gone(app, now)
 
 
-def gone(app: App, _event: Gone, now: float) -> Step:
-    return over(app, now)
+def gone_starting(app: App, event: Gone, now: float) -> Step:
+    """What a command left when it daemonised has ended before anybody could look at it."""
+    if not live_run(app).searching:
+        return app, ()
+    return _fail_start(app, _NOTHING_LEFT, empty=True, now=now)
+
+
+def gone(app: App, event: Gone, now: float) -> Step:
+    if live_run(app).part is not Part.AFTER:
+        return tree_gone(app, now)
+    return over(app, now) if event.part is Part.AFTER else (app, ())
+
+
+_NOTHING_LEFT = "the command ended, and left no process behind"
+
+
+def _note_status(app: App, event: Exited) -> App:
+    run = live_run(app)
+    alone = event.part is Part.MAIN and (run.pid is not None or run.kind != "forking")
+    return replace(app, run=replace(run, status=event.status)) if alone else app
+
+
+def _fail_start(app: App, detail: str, empty: bool, now: float) -> Step:
+    """It could not be started; a stop that was asked for meanwhile stays the cause."""
+    run = live_run(app)
+    run = replace(run, ending=run.ending or Cause.NOT_STARTED, detail=detail)
+    return _clear(replace(app, run=run), empty, now)
+
+
+def _clear(app: App, empty: bool, now: float) -> Step:
+    """The run is at its end but for what is left of its tree."""
+    if empty:
+        return tree_gone(app, now)
+    run = live_run(app)
+    if app.phase is Phase.KILLING:
+        return app, (Destroy(run.id),)
+    if app.phase is not Phase.STOPPING:
+        app = enter(app, Phase.STOPPING, now + app.definition.stop.timeout, run)
+    return app, (termination(app, run),)
+
+
+def _asked(app: App, event: Exited, now: float) -> Step:
+    """stop.command has ended; where it did not do what it is for, the stop signal follows."""
+    app = replace(app, run=replace(live_run(app), asking=False))
+    if event.empty:
+        return tree_gone(app, now)
+    run = live_run(app)
+    helped = event.status.code == 0 and run.pid is not None and run.status is None
+    return app, () if helped else (termination(app, run),)
+
+
+def _not_asked(app: App) -> Step:
+    run = replace(live_run(app), asking=False)
+    app = replace(app, run=run)
+    action = Destroy(run.id) if app.phase is Phase.KILLING else termination(app, run)
+    return app, (action,)
+
+
+# The run is over ---------------------------------------------------------------------
+
+
+def tree_gone(app: App, now: float) -> Step:
+    """Nothing is left of what was launched; ``stop.after`` cleans up behind it."""
+    run = live_run(app)
+    if app.definition.stop.after is None or not run.launched or run.part is Part.AFTER:
+        return over(app, now)
+    run = replace(run, part=Part.AFTER, asking=False)
+    app = enter(app, Phase.STOPPING, now + app.definition.stop.timeout, run)
+    return app, (Spawn(run.id, Part.AFTER),)
 
 
 def over(app: App, now: float) -> Step:

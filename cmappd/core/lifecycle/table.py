@@ -31,6 +31,7 @@ from cmappd.core.events import (
     Gone,
     Kill,
     Launched,
+    MainFound,
     NotLaunched,
     Remove,
     Restart,
@@ -39,7 +40,7 @@ from cmappd.core.events import (
     TimedOut,
 )
 from cmappd.core.lifecycle import definition, ending, health, over, starting
-from cmappd.core.lifecycle.app import CHECKED_PHASES, App, Step
+from cmappd.core.lifecycle.app import App, Step, is_up
 from cmappd.core.state import Phase
 
 Cell = Callable[[App, Any, float], Step]
@@ -57,7 +58,9 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
     (P.STARTING, TimedOut): starting.start_timed_out,
     (P.STARTING, CheckDue): health.check,
     (P.STARTING, Checked): health.checked,
-    (P.STARTING, Exited): over.exited,
+    (P.STARTING, Exited): over.exited_starting,
+    (P.STARTING, MainFound): starting.main_found,
+    (P.STARTING, Gone): over.gone_starting,
     (P.STARTING, Stop): ending.stop,
     (P.STARTING, Kill): ending.kill,
     (P.STARTING, Restart): ending.restart,
@@ -110,7 +113,7 @@ def resume(app: App, now: float) -> App:
         return app
     run = replace(app.run, checking=False, check_due=None)
     app = replace(app, run=run)
-    if app.phase in CHECKED_PHASES and run.pid is not None:
+    if is_up(app):
         app = health.plan_check(app, now, run.chance)
     return app
 

@@ -1,0 +1,308 @@
+"""The cgroup (v2) of one run, in which the kernel itself keeps the list of its processes.
+
+A process is born into the cgroup of its parent, and stays there whatever it does to its session
+and its environment, and whoever becomes its parent. The limit: root may move it elsewhere, as
+pam_systemd(8) does for what su(1) starts. `hierarchy` says where cgroups can be made.
+
+Nothing here waits, but for the kernel: to move a process takes 0.1 ms, after a pause up to 20 ms.
+
+Sources: cgroups(7), and Documentation/admin-guide/cgroup-v2.rst of Linux.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import select
+import signal
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cmappd.errors import CmappdError, ConfigError
+from cmappd.system.marks import HIERARCHY, RUN
+from cmappd.system.proc import Identity, children, read_stat
+from cmappd.system.process import send
+
+# With a "-", which the name of no file of the kernel in a cgroup has before its dot.
+KEYS = {"memory": "memory", "cpu": "cpu", "pids": "processes"}  # controllers, and what they limit
+
+_KILL = "cgroup.kill"
+_PASSES = 64  # over processes that may fork meanwhile
+_CPU_PERIOD = 100_000  # microseconds, the kernel's default
+_LEAST_QUOTA = 1_000  # microseconds; the kernel refuses less
+
+
+class Resources(NamedTuple):
+    """``memory`` in bytes, without swap; ``cpu`` in processors; ``processes`` counts threads, too.
+
+    None is no limit.
+    """
+
+    memory: int | None = None
+    cpu: float | None = None
+    processes: int | None = None
+
+    def settings(self) -> dict[str, str]:
+        """What the interface files are to hold; the controller is what precedes the dot."""
+        quota = None if self.cpu is None else max(round(self.cpu * _CPU_PERIOD), _LEAST_QUOTA)
+        return {
+            "memory.max": "max" if self.memory is None else str(self.memory),
+            "cpu.max": "max" if quota is None else f"{quota} {_CPU_PERIOD}",
+            "pids.max": "max" if self.processes is None else str(self.processes),
+        }
+
+    def controllers(self) -> list[str]:
+        """The controllers that it takes."""
+        return [file.split(".")[0] for file, value in self.settings().items() if value != "max"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    """The cgroup of one run. ``path`` is what to record, for `reopen`."""
+
+    path: str
+
+    @property
+    def run(self) -> str:
+        return os.path.basename(self.path).removeprefix(RUN)
+
+    def add(self, pid: int) -> bool:
+        """Move a process here, with all its threads; False if there is none.
+
+        A zombie stays where it was. What a process has forked before stays there, too: see
+        `add_tree`. Raises CmappdError.
+        """
+        try:
+            write(f"{self.path}/cgroup.procs", str(pid))
+        except ProcessLookupError:
+            return False
+        except OSError as error:
+            raise CmappdError(
+                f"cannot move process {pid} into the cgroup {self.path}: {error.strerror}"
+            ) from error
+        return True
+
+    def add_tree(self, pid: int) -> bool:
+        """Move a process that was just launched, and all it has forked since; False if it is gone.
+
+        What it forks from then on is born here. The limit: a child that forks in turn and ends
+        before it is seen, as daemons do; its own child stays outside. Raises CmappdError.
+        """
+        if not self.add(pid):
+            return False
+        tried = {pid}
+        for _ in range(_PASSES):  # the kernel's list of children may miss some while others end
+            outside = _descendants(pid) - set(self.procs()) - tried
+            if not outside:
+                break
+            for one in outside:
+                self.add(one)
+            tried |= outside
+        return True
+
+    def procs(self) -> list[int]:
+        """The living processes, those in cgroups that the application has made below included.
+
+        Those that our pid namespace does not show are missing. Raises OSError.
+        """
+        return sorted({pid for folder in below(self.path) for pid in pids(folder)} - {0})
+
+    def empty(self) -> bool:
+        """Whether no process is left here and below: one small read, and exact.
+
+        Zombies do not count. From Linux 6.19 on a process may count for a moment after it was
+        waited for: ask again, or let `Vacancies` tell. Raises OSError where cgroups are not
+        to be seen any more.
+        """
+        try:
+            return _unpopulated(read(f"{self.path}/cgroup.events"))
+        except FileNotFoundError:
+            return not _is_there(self.path)  # it was removed, and only an empty one can be
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # which is the same, between open and read
+                raise
+            return True
+
+    def kill(self) -> None:
+        """SIGKILL to all, also to what is being forked; they still take a moment to die.
+
+        Before Linux 5.14 one by one: repeat it while `empty` says no. Raises OSError.
+        """
+        try:
+            write(f"{self.path}/{_KILL}", "1")
+        except OSError:  # it is not there, neither before 5.14 nor in threaded mode
+            self._kill_each()
+
+    def _kill_each(self) -> None:
+        killed: set[Identity] = set()
+        for _ in range(_PASSES):
+            known = [stat.identity for stat in map(read_stat, self.procs()) if stat]
+            members = set(self.procs())  # who is in both lists was a member when it was known
+            found = {one for one in known if one.pid in members} - killed
+            if not found:
+                break
+            for one in found:
+                with contextlib.suppress(PermissionError):
+                    send(one, signal.SIGKILL)
+            killed |= found
+
+    def remove(self) -> bool:
+        """Remove it, with all below it; False if it is in use, or may not be removed."""
+        with contextlib.suppress(OSError):
+            if self.empty():
+                for folder in reversed(below(self.path)):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.rmdir(folder)
+                return True
+        return False
+
+    def limit(self, resources: Resources) -> None:
+        """Set the limits, and lift those that are None; `Hierarchy.enable` comes first.
+
+        More memory in use than that is reclaimed, or killed for, when still more is asked for;
+        older kernels do it here, and may take their time. Raises ConfigError.
+        """
+        for file, value in resources.settings().items():
+            try:
+                write(f"{self.path}/{file}", value)
+            except OSError as error:
+                if value == "max" and error.errno == errno.ENOENT:
+                    continue
+                raise ConfigError(
+                    f"cannot limit {KEYS[file.split('.')[0]]}: "
+                    f"cannot write {self.path}/{file}: {error.strerror}"
+                ) from error
+
+    def oom_kills(self) -> int | None:
+        """How many processes were killed for memory; None if unknown, as it is after `remove`."""
+        try:
+            events = read(f"{self.path}/memory.events")
+        except OSError:
+            return None
+        found = re.search(r"^oom_kill (\d+)$", events, re.MULTILINE)
+        return int(found[1]) if found else None
+
+
+def reopen(path: str) -> Cgroup | None:
+    """The cgroup that was recorded by its path; None if it was removed, or is no run's.
+
+    Raises OSError where cgroups are not to be seen any more.
+    """
+    above, name = os.path.split(path)
+    ours = name.startswith(RUN) and os.path.basename(above).startswith(HIERARCHY)
+    return Cgroup(path) if ours and os.path.isabs(path) and _is_there(path) else None
+
+
+class Vacancies:
+    """Tells of cgroups that have become empty, each once.
+
+    For an event loop: when `fileno` is readable, `take`. A watched cgroup costs a descriptor
+    until it is told of. The kernel may wait 10 ms before it tells.
+    """
+
+    def __init__(self) -> None:
+        # epoll(7) rather than inotify(7): Python has it. asyncio does not wait for EPOLLPRI,
+        # but an epoll descriptor is itself readable when something has come.
+        self._epoll = select.epoll()
+        self._watched: dict[int, Cgroup] = {}
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def watch(self, cgroup: Cgroup) -> None:
+        """Watch a cgroup that a process was added to; one that is empty by now is told at once.
+
+        Raises OSError, also if it is gone.
+        """
+        fd = os.open(f"{cgroup.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        self._watched[fd] = cgroup
+        self._epoll.register(fd, select.EPOLLPRI)
+
+    def take(self) -> list[Cgroup]:
+        """Those that have become empty since the last call, or were removed. Never waits."""
+        return [self._drop(fd) for fd, _ in self._epoll.poll(0) if self._is_vacant(fd)]
+
+    @staticmethod
+    def _is_vacant(fd: int) -> bool:
+        try:
+            return _unpopulated(os.pread(fd, 4096, 0).decode())  # this also resets the event
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # it was removed
+                raise
+            return True
+
+    def _drop(self, fd: int) -> Cgroup:
+        self._epoll.unregister(fd)
+        os.close(fd)
+        return self._watched.pop(fd)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        for fd in list(self._watched):
+            self._drop(fd)
+        self._epoll.close()
+
+
+# The files of a cgroup ----------------------------------------------------------------
+
+
+def read(path: str) -> str:
+    """The text of a file of the kernel. Raises OSError."""
+    with open(path, "rb", buffering=0) as file:
+        return os.fsdecode(file.readall())
+
+
+def write(path: str, text: str) -> None:
+    """Write to a file that is there. Raises OSError.
+
+    Without blocking: a write to memory.max then does not wait for memory to be reclaimed.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def pids(folder: str) -> list[int]:
+    """The processes of a cgroup itself, 0 for one of another pid namespace. Raises OSError."""
+    try:
+        return list(map(int, read(f"{folder}/cgroup.procs").split()))
+    except OSError as error:
+        # Those of a threaded cgroup are listed by the one above it that is not.
+        if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+            raise
+        return []
+
+
+def below(folder: str) -> list[str]:
+    """A cgroup and all below it, parents first. Raises OSError."""
+    found = [folder]
+    for one in found:  # which grows as it is walked
+        # One may have been removed meanwhile.
+        with contextlib.suppress(FileNotFoundError), os.scandir(one) as entries:
+            found.extend(entry.path for entry in entries if entry.is_dir())
+    return found
+
+
+def _is_there(path: str) -> bool:
+    """Whether a cgroup is there; FileNotFoundError where it may only be out of our sight."""
+    found = path
+    while not os.path.exists(found):
+        found = os.path.dirname(found)
+    if not os.path.exists(f"{found}/cgroup.procs"):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return found == path
+
+
+def _unpopulated(events: str) -> bool:
+    return "populated 0" in events.splitlines()
+
+
+def _descendants(pid: int) -> set[int]:
+    found = [pid]
+    for one in found:  # which grows as it is walked
+        # The list may be out of date, and the pid somebody else's by now.
+        stats = map(read_stat, children(one))
+        found.extend(stat.pid for stat in stats if stat and stat.ppid == one)
+    return {*found} - {pid}

@@ -1,0 +1,126 @@
+"""What an application is launched with, and how it is checked, as its definition says."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmappd.core.messages import Done, Refused
+from cmappd.core.state import Phase
+from cmappd.server.supervisor import Supervisor
+from tests.server.ground import Ground, until
+from tests.server.test_commands import play, shell, start
+from tests.system.services import Service, answer, page
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+async def shown(db: Supervisor, path: Path) -> str:
+    """What the application has written there, once it is all."""
+    answer = await start(db)
+    assert isinstance(answer, Done), answer
+    return await until(lambda: text(path) if text(path).endswith("\n.\n") else "")
+
+
+def shows(folder: Path, command: str, **keys: Any) -> str:
+    out = folder / "shown"
+    return shell(f"{command} > {out}; echo >> {out}; echo . >> {out}; sleep 600", **keys)
+
+
+# With what ---------------------------------------------------------------------------
+
+
+def test_limits_hold_from_the_beginning(tmp_path: Path) -> None:
+    apps = shows(
+        tmp_path, "(ulimit -n; ulimit -Hn; ulimit -c)", limits={"nofile": [100, 200], "core": 0}
+    )
+
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        assert (await shown(db, tmp_path / "shown")).split() == ["100", "200", "0", "."]
+
+    play(tmp_path, apps, scene)
+
+
+def test_nice_and_no_new_privileges(tmp_path: Path) -> None:
+    command = "(nice; grep NoNewPrivs /proc/self/status)"
+    apps = shows(tmp_path, command, nice=os.nice(0) + 3, no_new_privileges=True)
+
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        said = (await shown(db, tmp_path / "shown")).split()
+        assert said == [str(os.nice(0) + 3), "NoNewPrivs:", "1", "."]
+
+    play(tmp_path, apps, scene)
+
+
+def test_an_environment_file_wins_over_the_stanza(tmp_path: Path) -> None:
+    file = tmp_path / "environment"
+    file.write_text("# of this machine\nA='from the file'\n")
+    apps = shows(
+        tmp_path, 'echo "$A $B"', environment={"A": "a", "B": "b"}, environment_file=str(file)
+    )
+
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        assert (await shown(db, tmp_path / "shown")).startswith("from the file b\n")
+
+    play(tmp_path, apps, scene)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("A\n", "environment: line 1"), ("CMAPPD_RUN=x\n", "CMAPPD_RUN"), (None, "No such file")],
+)
+def test_an_environment_file_of_no_use_fails_the_start(
+    tmp_path: Path, content: str | None, said: str
+) -> None:
+    file = tmp_path / "environment"
+    if content is not None:
+        file.write_text(content)
+    apps = shell("sleep 600", environment_file=str(file))
+
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        answer = await start(db)
+        assert isinstance(answer, Refused)
+        assert said in answer.text
+
+    play(tmp_path, apps, scene)
+
+
+# How it is checked -------------------------------------------------------------------
+
+
+def test_a_tcp_check(tmp_path: Path) -> None:
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        assert isinstance(await start(db), Done)
+        server.close()
+        await until(lambda: db.app.phase is Phase.FAILED)
+        assert db.app.last is not None
+        assert f"was refused by 127.0.0.1:{port}" in db.app.last.detail
+
+    server = socket.create_server(("127.0.0.1", 0))
+    with server:
+        port = server.getsockname()[1]
+        health = {"tcp": f"127.0.0.1:{port}", "interval": "20ms", "failures": 1}
+        play(tmp_path, shell("sleep 600", health=health, start={"ready": "health"}), scene)
+
+
+def test_an_http_check(tmp_path: Path) -> None:
+    body = {"is": b"all is well"}
+
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        assert isinstance(await start(db), Done)
+        assert db.runner.health_output == "all is well"
+        body["is"] = b"not today"
+        await until(lambda: db.app.phase is Phase.FAILED)
+        assert db.app.last is not None
+        assert "answered 200 OK without the text 'well'" in db.app.last.detail
+
+    def serve(connection: socket.socket) -> None:
+        answer(page(body["is"]))(connection)
+
+    with Service(serve) as service:
+        health = {"http": service.url, "http_body": "well", "interval": "20ms", "failures": 1}
+        play(tmp_path, shell("sleep 600", health=health, start={"ready": "health"}), scene)
