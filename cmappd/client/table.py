@@ -88,11 +88,18 @@ def _details(status: AppStatus) -> list[str]:
         "goal": str(status.goal),
         "run": status.run or "",
         "started": "" if status.started is None else _wall(status.started),
+        "processes": _known_by(status),
         "definition": status.definition,
         "health output": status.health_output.strip(),
         "last": "" if status.last is None else wording.outcome_text(status.last),
     }
     return [f"{name}: {printable(value)}" for name, value in facts.items() if value]
+
+
+def _known_by(status: AppStatus) -> str:
+    if status.pid is None:
+        return ""
+    return "in a cgroup" if status.confined else "known by parents, session, run mark and output"
 
 
 def _wall(instant: float) -> str:

@@ -128,6 +128,7 @@ class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     restart_limit: int | None = None  # None where the policy never restarts
     restart_window: float | None = None
     next_in: float | None = None  # in BACKOFF: until the next launch
+    confined: bool = False  # its tree is known by a cgroup, and not by what processes show
     survivors: tuple[int, ...] = ()  # pids that SIGKILL did not end
     definition: str = ""  # a hash of the definition in force
     restart_pending: bool = False  # a launch key has changed since the launch

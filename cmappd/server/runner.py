@@ -234,6 +234,11 @@ class Runner:
         return members
 
     @property
+    def has_cgroup(self) -> bool:
+        """Whether the processes of the live run are in a cgroup of their own."""
+        return self._cgroup is not None
+
+    @property
     def main(self) -> Identity | None:
         """The main process of the live run, or of the last one; it may have ended."""
         return self._main

@@ -34,8 +34,8 @@ ALLOWED = {
     "AppStatus": {
         *("app", "goal", "phase", "description", "run", "pid", "since", "started", "health"),
         *("health_output", "owner", "owner_silent_for", "restarts", "restart_limit"),
-        *("restart_window", "next_in", "survivors", "definition", "restart_pending", "removed"),
-        *("problem", "last"),
+        *("restart_window", "next_in", "confined", "survivors", "definition", "restart_pending"),
+        *("removed", "problem", "last"),
     },
     "Outcome": {"run", "cause", "status", "success", "detail"},
     "ExitStatus": {"code", "signal"},

@@ -1,0 +1,102 @@
+"""Applications in cgroups of their own, where root can make them."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from cmappd.core.messages import Done, Stop
+from cmappd.errors import ConfigError
+from cmappd.system.hierarchy import open_hierarchy
+from cmappd.system.marks import cgroup_of
+from tests.server.harness import Guest, alive, shell, wait_for
+
+pytestmark = pytest.mark.root
+
+# It leaves its session, its environment, its parent and its output behind, all at once.
+HIDDEN = """
+import os, sys, time
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+null = os.open("/dev/null", os.O_RDWR)
+for fd in (0, 1, 2):
+    os.dup2(null, fd)
+with open(sys.argv[1] + ".new", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+os.execve("/bin/sleep", ["sleep", "600"], {})
+"""
+
+
+@pytest.fixture(autouse=True)
+def _cgroups() -> None:
+    try:
+        open_hierarchy("test").remove()
+    except ConfigError as error:
+        pytest.skip(str(error))
+
+
+def hides(folder: Path) -> str:
+    """The command of a shell that launches the hidden one; its pid is in a file."""
+    (folder / "hidden.py").write_text(HIDDEN)
+    return f"/usr/bin/env python3 {folder}/hidden.py {folder}/pid"
+
+
+def hidden(folder: Path) -> int:
+    return int(wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text()))
+
+
+def test_one_that_hides_is_stopped_with_the_rest(tmp_path: Path) -> None:
+    apps = shell("db", f"sleep 0.2; {hides(tmp_path)}; exec sleep 600", autostart=True)
+    with Guest(tmp_path, apps).started() as guest:
+        pid = hidden(tmp_path)
+        status = guest.control().app("db")
+        assert status.confined
+        assert cgroup_of(pid) == status.run
+        admin = guest.control()
+        assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+        assert not alive(pid)
+
+
+def test_one_that_hides_is_the_daemon(tmp_path: Path) -> None:
+    apps = shell("db", hides(tmp_path), type="forking", autostart=True)
+    with Guest(tmp_path, apps).started() as guest:
+        pid = hidden(tmp_path)
+        guest.control().wait_app("db", lambda status: status.pid == pid)
+
+
+def test_one_that_hides_is_found_after_a_crash(tmp_path: Path) -> None:
+    apps = shell("db", f"sleep 0.2; {hides(tmp_path)}; exec sleep 600", autostart=True)
+    with Guest(tmp_path, apps).started() as guest:
+        pid = hidden(tmp_path)
+        before = guest.control().wait_app("db", lambda status: status.phase == "running")
+        guest.kill()
+        guest.start()
+        after = guest.control().wait_app("db", lambda status: status.phase == "running")
+        assert (after.run, after.pid, after.confined) == (before.run, before.pid, True)
+        admin = guest.control()
+        assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+        assert not alive(pid)
+
+
+def test_the_cgroup_goes_with_the_run(tmp_path: Path) -> None:
+    with Guest(tmp_path, shell("db", "exec sleep 600", autostart=True)).started() as guest:
+        status = guest.control().wait_app("db", lambda status: status.phase == "running")
+        assert status.pid is not None
+        assert cgroup_of(status.pid) == status.run
+        (folder,) = folders(f"app-{status.run}")
+        os.kill(status.pid, signal.SIGKILL)
+        guest.control().wait_app("db", lambda status: status.phase == "failed")
+        assert not folder.exists()
+        guest.stop()
+        assert not folder.parent.exists()
+
+
+def folders(name: str) -> list[Path]:
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    points = {Path(fields[4]) for fields in mounts if "cgroup2" in fields}
+    return [found for point in points for found in point.rglob(f"cmappd-*/{name}")]
