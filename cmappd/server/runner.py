@@ -14,15 +14,15 @@ from cmappd.core.state import ExitStatus, Part, Phase
 from cmappd.core.wording import status_text
 from cmappd.errors import CmappdError, LaunchError
 from cmappd.server.checks import check
+from cmappd.server.confinement import Confinement
 from cmappd.server.launches import launch_of
 from cmappd.server.leftovers import still_left
 from cmappd.server.output import Output
 from cmappd.server.world import World
-from cmappd.system.cgroup import Cgroup
 from cmappd.system.daemons import main_of, read_pid
 from cmappd.system.pidwatch import PidWatch
 from cmappd.system.proc import read_stat
-from cmappd.system.process import Identity, Launch, held, launch, send
+from cmappd.system.process import Identity, launch, send
 
 DETAIL_LENGTH = 1000
 # What stop.command finds in its environment, beside what the application has.
@@ -37,7 +37,6 @@ class Runner:
 
     __slots__ = (
         "_candidate",
-        "_cgroup",
         "_check",
         "_main",
         "_name",
@@ -45,6 +44,7 @@ class Runner:
         "_search",
         "_watch",
         "_world",
+        "confinement",
         "health_output",
         "output",
     )
@@ -54,7 +54,7 @@ class Runner:
         self._name = name
         self._post = post
         self._main: Identity | None = None
-        self._cgroup: Cgroup | None = None  # of the live run
+        self.confinement = Confinement(world, name)
         self.output = Output(world, name)
         self._check: asyncio.Task[None] | None = None
         self._search: asyncio.TimerHandle | None = None
@@ -85,41 +85,12 @@ class Runner:
             spec = launch_of(self._name, _tree(run, part), definition, command, output)
             if part is Part.STOP and self._main is not None:
                 spec.environment[MAIN_PID] = str(self._main.pid)
-            return self._confined(run, part, definition, spec)
+            if part is Part.AFTER:  # its tree is not the run's
+                return launch(spec)
+            hold = definition.type != "simple" or part is not Part.MAIN
+            return self.confinement.launch(run, spec, hold)
         finally:
             os.close(output)
-
-    def _confined(self, run: str, part: Part, definition: Application, spec: Launch) -> Identity:
-        """Launch it in the cgroup of the run, where it can have one.
-
-        What daemonises may do so before it can be put there, so it is held back until then. Of
-        others the first processes are found below their main process.
-        """
-        cgroup = self._cgroup_of(run) if part is not Part.AFTER else None
-        if cgroup is None:
-            return launch(spec)
-        if definition.type == "simple" and part is Part.MAIN:
-            process = launch(spec)
-            self._put(cgroup, process)
-            return process
-        with held(spec) as process:
-            self._put(cgroup, process)
-        return process
-
-    def _cgroup_of(self, run: str) -> Cgroup | None:
-        if self._cgroup is None and self._world.hierarchy is not None:
-            try:
-                self._cgroup = self._world.hierarchy.create(run)
-            except CmappdError as error:
-                self._world.log.warning("%s: %s", self._name, error)
-        return self._cgroup
-
-    def _put(self, cgroup: Cgroup, process: Identity) -> None:
-        """Without it, the tree is followed as one is that has no cgroup."""
-        try:
-            cgroup.add_tree(process.pid)
-        except (CmappdError, OSError) as error:
-            self._world.log.warning("%s: not in its cgroup: %s", self._name, error)
 
     def _plant(self, run: str, part: Part, process: Identity) -> None:
         forest = self._world.forest
@@ -181,7 +152,7 @@ class Runner:
             return
         self._world.forest.adopt(run.id, main, self._given_back(run.id))
         self._world.forest.know_output(run.id, self.output.fifo)
-        self._cgroup = self._world.cgroups.pop(run.id, None)
+        self.confinement.resume(run.id)
         self._main = main
         self.output.resume(definition)
         if run.part is Part.AFTER:
@@ -203,7 +174,7 @@ class Runner:
         assert app.run is not None
         self._world.forest.adopt(app.run.id, main, self._given_back(app.run.id))
         self._world.forest.know_output(app.run.id, self.output.fifo)
-        self._cgroup = self._world.cgroups.pop(app.run.id, None)
+        self.confinement.resume(app.run.id)
         self.output.resume(app.definition)
         self._watch_main(app.run.id, Part.MAIN, main)
 
@@ -234,11 +205,6 @@ class Runner:
         return members
 
     @property
-    def has_cgroup(self) -> bool:
-        """Whether the processes of the live run are in a cgroup of their own."""
-        return self._cgroup is not None
-
-    @property
     def main(self) -> Identity | None:
         """The main process of the live run, or of the last one; it may have ended."""
         return self._main
@@ -252,9 +218,7 @@ class Runner:
 
     def destroy(self, run: str) -> None:
         """Send SIGKILL to all that lives of the run."""
-        if self._cgroup is not None:
-            with contextlib.suppress(OSError):  # one by one, then
-                self._cgroup.kill()
+        self.confinement.kill()
         self._world.forest.signal(_tree(run, Part.AFTER), signal.SIGKILL, whole=True)
         self._look_again(run, Part.AFTER)
         self._world.forest.signal(run, signal.SIGKILL, whole=True)
@@ -307,13 +271,12 @@ class Runner:
         """Whether nobody is left, by both accounts: a process can be moved out of a cgroup."""
         if not self._world.forest.empty(_tree(run, part)):
             return False
-        return part is Part.AFTER or self._cgroup is None or self._cgroup.empty()
+        return part is Part.AFTER or self.confinement.empty
 
     def _over(self, run: str, part: Part) -> None:
         self._world.lingering.pop(_tree(run, part), None)
         self._world.forest.fell(_tree(run, part))
-        if self._cgroup is not None and self._cgroup.remove():
-            self._cgroup = None
+        self.confinement.remove()
 
     # Health --------------------------------------------------------------------------
 

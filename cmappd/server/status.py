@@ -74,7 +74,7 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         restart_limit=rule.limit if bounded else None,
         restart_window=rule.window if bounded else None,
         next_in=_until(app.deadline, now) if app.phase is Phase.BACKOFF else None,
-        confined=run is not None and runner.has_cgroup,
+        confined=run is not None and bool(runner.confinement),
         survivors=runner.survivors(run.id) if run and run.kills >= KILLS_TO_SURVIVE else (),
         definition=notes.definition_hash,
         restart_pending=app.phase in ALIVE and notes.launched_as != notes.launch_hash,
