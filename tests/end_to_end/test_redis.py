@@ -114,7 +114,7 @@ def test_it_is_never_doubled_though_it_writes_its_title_over_its_run_mark(
     guest = scene.guest
     first = redis.started(scene)
     pid = guest.pid_of("redis")
-    assert guest.pids() == []
+    assert set(guest.pids()) <= {pid}  # known by its cgroup at most
     assert guest.server is not None
     guest.server.kill()
     first.kill()
