@@ -47,6 +47,8 @@ ACROSS = {
     ("system.process", "system.executable"),
     # A health check is launched as an application is.
     ("system.probe", "system.process"),
+    # One place knows how many bytes are moved at once.
+    ("system.capture", "system.logfile"),
     # A cgroup is filled with processes and their children, and emptied of them.
     ("system.cgroup", "system.process"),
     ("system.cgroup", "system.proc"),
