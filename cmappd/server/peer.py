@@ -28,9 +28,10 @@ from cmappd.core.messages import (
 )
 from cmappd.core.session import Identity, Session
 from cmappd.errors import CmappdError, LocalProtocolError, ProtocolError
+from cmappd.server.items import Parted, Said
 from cmappd.server.registry import Registry
 from cmappd.server.reload import Reloader
-from cmappd.server.supervisor import Parted, Said, Supervisor
+from cmappd.server.supervisor import Supervisor
 from cmappd.server.world import World
 
 # A piece of a log; in JSON no character takes more than six bytes.
@@ -260,4 +261,6 @@ class Peer:
 
 def _lacks_definition(supervisor: Supervisor, message: Request) -> bool:
     """Whether it is removed, and too far gone for this request."""
+    if isinstance(message, Claim) and supervisor.custody.undelivered is not None:
+        return False  # its result is still owed
     return supervisor.app.removed and (supervisor.at_rest or isinstance(message, Restart))

@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 
+from msgspec.structs import replace
+
 from cmappd.core.config import Application, Change, Config, Plan, compare
 from cmappd.core.config.plan import change_of
 from cmappd.core.events import Define, Kill, Remove, Restart, Start, Stop
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus
 from cmappd.core.state import Cause, Goal, Phase
+from cmappd.server.items import Mended
 from cmappd.server.leftovers import find_run
 from cmappd.server.store import Record, RecordError
-from cmappd.server.supervisor import Mended, Supervisor
+from cmappd.server.supervisor import Supervisor
 from cmappd.server.world import World
 
 DELIVERY_TIMEOUT = 5.0  # seconds for managers to acknowledge results when we end
@@ -64,8 +67,10 @@ class Registry:
             self._add(name, config.apps[name])
         for name, change in plan.changed.items():
             self._change(self._supervisors[name], config.apps[name], change)
-        for name in plan.removed:
-            self._supervisors[name].post(Remove())
+        for name, supervisor in self._supervisors.items():
+            # Also of what was never seen here: taken up while its stanza was bad.
+            if name not in config.apps and name not in config.origins:
+                supervisor.post(Remove())
         self._spread_problems()
         return plan
 
@@ -77,18 +82,33 @@ class Registry:
             self._world.store.forget(name)
             return
         try:
-            supervisor = Supervisor(self._world, record.app())
+            app = record.app()
         except RecordError as error:
             self._world.log.error("%s: its record is of no use: %s", name, error)
             return
-        supervisor.resume(record)
+        supervisor = self._revive(app, record)
         self._begin(supervisor)
+        last_good = definition or app.definition
         if definition is not None:
-            self._change(supervisor, definition, change_of(supervisor.app.definition, definition))
-            if definition.autostart and record.ended_with_us:
-                supervisor.post(Start())
+            self._change(supervisor, definition, change_of(app.definition, definition))
         elif not quarantined:
             supervisor.post(Remove())
+        if (definition or quarantined) and last_good.autostart and record.ended_with_us:
+            supervisor.post(Start())
+
+    def _revive(self, app: App, record: Record) -> Supervisor:
+        """With the run of the record; or with one that was launched, and could not be noted."""
+        found = find_run(self._world.leftovers, app.name, app.definition)
+        if found is not None and _is_another(found[0], app):
+            newer, main = found
+            newer = replace(newer, restarts=app.restarts, last=app.last)
+            supervisor = Supervisor(self._world, newer)
+            supervisor.custody.resume(record.owner, record.undelivered, record.concluded)
+            supervisor.take_up(main)
+            return supervisor
+        supervisor = Supervisor(self._world, app)
+        supervisor.resume(record)
+        return supervisor
 
     def _add(self, name: str, definition: Application) -> None:
         supervisor = self._supervisors.get(name)
@@ -161,3 +181,9 @@ class Registry:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_another(found: App, recorded: App) -> bool:
+    """Whether the run that was found is not the one that was written down."""
+    assert found.run is not None
+    return recorded.run is None or recorded.run.id != found.run.id

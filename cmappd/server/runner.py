@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from cmappd.core.config import Application
 from cmappd.core.events import Checked, Event, Exited, Gone, Launched, MainFound, NotLaunched
-from cmappd.core.lifecycle import App
+from cmappd.core.lifecycle import App, Run
 from cmappd.core.lifecycle.app import CHECKED_PHASES
 from cmappd.core.state import ExitStatus, Part, Phase
 from cmappd.core.wording import status_text
@@ -21,14 +21,13 @@ from cmappd.server.output import Output
 from cmappd.server.world import World
 from cmappd.system.daemons import main_of, read_pid
 from cmappd.system.pidwatch import PidWatch
-from cmappd.system.proc import read_stat
+from cmappd.system.proc import exists, read_stat
 from cmappd.system.process import Identity, launch, send
 
 DETAIL_LENGTH = 1000
 # What stop.command finds in its environment, beside what the application has.
 MAIN_PID = "CMAPPD_MAIN_PID"
 SEARCH_INTERVAL = 0.05  # seconds between two looks for the main process of a daemon
-NOBODY = Identity(0, 0)
 FOREIGN_LOOK = 0.25  # seconds between two looks at what is left of an earlier server's run
 
 
@@ -40,9 +39,9 @@ class Runner:
         "_check",
         "_main",
         "_name",
+        "_pidwatch",
         "_post",
         "_search",
-        "_watch",
         "_world",
         "confinement",
         "health_output",
@@ -59,7 +58,7 @@ class Runner:
         self._check: asyncio.Task[None] | None = None
         self._search: asyncio.TimerHandle | None = None
         self._candidate: Identity | None = None
-        self._watch: PidWatch | None = None  # of a main process that is not our child
+        self._pidwatch: PidWatch | None = None  # of a main process that is not our child
         self.health_output = ""
 
     # Launch --------------------------------------------------------------------------
@@ -72,6 +71,8 @@ class Runner:
                 self._refuse_leftovers(run)
             process = self._launch(run, part, definition)
         except (CmappdError, OSError) as error:
+            if part in (Part.STOP, Part.AFTER):  # of the others it is the result
+                self._world.log.warning("%s: %s: %s", self._name, part, error)
             self._post(NotLaunched(run, str(error)[:DETAIL_LENGTH], part))
             return
         self._plant(run, part, process)
@@ -83,7 +84,7 @@ class Runner:
         try:
             command = definition.commands[part.value]
             spec = launch_of(self._name, _tree(run, part), definition, command, output)
-            if part is Part.STOP and self._main is not None:
+            if part is Part.STOP and self._main is not None and exists(self._main):
                 spec.environment[MAIN_PID] = str(self._main.pid)
             if part is Part.AFTER:  # its tree is not the run's
                 return launch(spec)
@@ -96,10 +97,10 @@ class Runner:
         forest = self._world.forest
         if part is Part.STOP:
             forest.join(run, process)
-            return
-        forest.plant(_tree(run, part), process)
+        else:
+            forest.plant(_tree(run, part), process)
         forest.know_output(_tree(run, part), self.output.fifo)
-        if part is not Part.AFTER:
+        if part in (Part.START, Part.MAIN):
             self._main = process
 
     def _refuse_leftovers(self, run: str) -> None:
@@ -107,7 +108,8 @@ class Runner:
         world = self._world
         if self._name not in world.leftovers:
             return
-        left = still_left(world.state_directory, self._name, but=run)
+        own = run if world.forest.knows(run) else ""  # what start.command has left is its own
+        left = still_left(world.state_directory, self._name, but=own)
         if left:
             pids = " ".join(str(one.pid) for one in left)
             raise LaunchError(
@@ -144,23 +146,28 @@ class Runner:
 
     def resume(self, app: App, main: Identity | None) -> None:
         """Take up the live run as it was recorded; what became of it is posted."""
-        run, definition = app.run, app.definition
+        run = app.run
         assert run is not None
+        self.output.resume(app.definition)
+        if run.part is Part.AFTER:
+            self._resume_after(run.id)
+            return
+        members = self._given_back(run.id)
+        if run.pid is None and run.status is None and (main is None or not exists(main)):
+            main = main_of(members) or main  # it was launched, and there was no time to note it
         if main is None:
             text = "cmappserver ended before it was launched"
             self._post(NotLaunched(run.id, text, run.part))
             return
-        self._world.forest.adopt(run.id, main, self._given_back(run.id))
-        self._world.forest.know_output(run.id, self.output.fifo)
-        self.confinement.resume(run.id)
-        self._main = main
-        self.output.resume(definition)
-        if run.part is Part.AFTER:
-            rest = self._given_back(_tree(run.id, Part.AFTER))
-            self._world.forest.adopt(_tree(run.id, Part.AFTER), NOBODY, rest)
-            self._ended(run.id, Part.AFTER, ExitStatus())
-        elif run.searching:
-            self.find_main(run.id, definition)
+        self._adopt(run.id, main, members)
+        if not run.launched or (run.kind == "simple" and run.part is Part.MAIN and not run.pid):
+            self._post(Launched(run.id, main.pid, run.part))
+        self._go_on(app, run, main)
+
+    def _go_on(self, app: App, run: Run, main: Identity) -> None:
+        if run.searching:
+            self._linger(run.id, Part.MAIN)
+            self.find_main(run.id, app.definition)
         elif run.status is None:
             self._watch_main(run.id, run.part, main)
         elif app.phase is not Phase.RUNNING:
@@ -169,26 +176,46 @@ class Runner:
         if run.asking:
             self._post(Exited(run.id, ExitStatus(), empty=False, part=Part.STOP))
 
+    def _resume_after(self, run: str) -> None:
+        """stop.after was under way: it is watched to its end, if it has not come yet."""
+        rest = self._given_back(_tree(run, Part.AFTER))
+        process = main_of(rest)
+        if process is None:
+            self._ended(run, Part.AFTER, ExitStatus())
+            return
+        self._world.forest.adopt(_tree(run, Part.AFTER), process, rest)
+        self._watch(run, Part.AFTER, process)
+
+    def _adopt(self, run: str, main: Identity, members: list[Identity]) -> None:
+        self._world.forest.adopt(run, main, members)
+        self._world.forest.know_output(run, self.output.fifo)
+        self.confinement.resume(run)
+        self._main = main
+
     def take_up(self, app: App, main: Identity) -> None:
         """Supervise a run of which there is no record."""
         assert app.run is not None
-        self._world.forest.adopt(app.run.id, main, self._given_back(app.run.id))
-        self._world.forest.know_output(app.run.id, self.output.fifo)
-        self.confinement.resume(app.run.id)
         self.output.resume(app.definition)
+        self._adopt(app.run.id, main, self._given_back(app.run.id))
         self._watch_main(app.run.id, Part.MAIN, main)
 
     def _watch_main(self, run: str, part: Part, main: Identity) -> None:
-        """Have its end posted; one that is gone has ended, and how, nobody knows."""
         self._main = main
-        stat = read_stat(main.pid)
-        if stat is not None and stat.identity == main and stat.ppid == os.getpid():
-            self._world.reaper.watch(main.pid, lambda status: self._ended(run, part, status))
+        self._watch(run, part, main)
+
+    def _watch(self, run: str, part: Part, process: Identity) -> None:
+        """Have its end posted; one that is gone has ended, and how, nobody knows."""
+        stat = read_stat(process.pid)
+        if stat is not None and stat.identity == process and stat.ppid == os.getpid():
+            self._world.reaper.watch(process.pid, lambda status: self._ended(run, part, status))
             return
         try:
-            self._watch = PidWatch(main, lambda status: self._ended(run, part, status))
-        except OSError:
+            self._pidwatch = PidWatch(process, lambda status: self._ended(run, part, status))
+        except ProcessLookupError:
             self._ended(run, part, ExitStatus())
+        except OSError:  # no free descriptor
+            loop = asyncio.get_running_loop()
+            loop.call_later(FOREIGN_LOOK, self._watch, run, part, process)
 
     def _given_back(self, run: str) -> list[Identity]:
         """The processes that were found of a run, and those known by their output only.
@@ -214,7 +241,7 @@ class Runner:
     def terminate(self, run: str, definition: Application, *, whole: bool) -> None:
         """Send the stop signal to the main process, or to all of the tree."""
         self._world.forest.signal(run, signal.Signals[definition.stop.signal], whole=whole)
-        self._settle(run, Part.MAIN)
+        self._settle_or_linger(run)
 
     def destroy(self, run: str) -> None:
         """Send SIGKILL to all that lives of the run."""
@@ -222,7 +249,7 @@ class Runner:
         self._world.forest.signal(_tree(run, Part.AFTER), signal.SIGKILL, whole=True)
         self._look_again(run, Part.AFTER)
         self._world.forest.signal(run, signal.SIGKILL, whole=True)
-        self._settle(run, Part.MAIN)
+        self._settle_or_linger(run)
 
     def survivors(self, run: str) -> tuple[int, ...]:
         """The pids of what is left of the tree."""
@@ -261,11 +288,24 @@ class Runner:
         if _tree(run, part) in self._world.lingering:
             self._settle(run, part)
 
+    def _settle_or_linger(self, run: str) -> None:
+        self._settle(run, Part.MAIN)
+        # A oneshot of an earlier cmappserver: nothing tells of its end but looking.
+        if self._world.forest.is_foreign(run) and run not in self._world.lingering:
+            self._linger(run, Part.MAIN)
+
     def _settle(self, run: str, part: Part) -> None:
         """Post that nothing is left, where that is so."""
         if self._is_empty(run, part):
             self._over(run, part)
             self._post(Gone(run, part))
+
+    def is_gone(self, run: str, part: Part) -> bool:
+        """Whether what was posted still holds: another command may have been launched since."""
+        try:
+            return self._is_empty(run, part)
+        except OSError:
+            return False
 
     def _is_empty(self, run: str, part: Part) -> bool:
         """Whether nobody is left, by both accounts: a process can be moved out of a cgroup."""
@@ -304,8 +344,8 @@ class Runner:
             self._check.cancel()
         if self._search is not None:
             self._search.cancel()
-        if self._watch is not None:
-            self._watch.close()
+        if self._pidwatch is not None:
+            self._pidwatch.close()
         self.output.close(remove)
 
 

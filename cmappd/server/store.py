@@ -64,11 +64,14 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     @property
     def matters(self) -> bool:
         """Whether there is something to supervise or to deliver, whatever the files say."""
-        return self.run is not None or self.undelivered is not None
+        waits = self.phase is Phase.BACKOFF
+        return self.run is not None or waits or self.undelivered is not None
 
     @property
     def ended_with_us(self) -> bool:
         """Whether it was stopped because cmappserver was, and not because anybody asked."""
+        if self.run is not None:
+            return self.run.ending is Cause.SHUTDOWN
         return self.last is not None and self.last.cause is Cause.SHUTDOWN
 
     @property

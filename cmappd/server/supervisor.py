@@ -7,7 +7,6 @@ there is none, the task sleeps until the time itself brings an event.
 
 import asyncio
 import time
-from dataclasses import dataclass
 
 import msgspec
 
@@ -20,6 +19,7 @@ from cmappd.core.events import (
     Destroy,
     Event,
     FindMain,
+    Gone,
     Kill,
     Restart,
     Spawn,
@@ -42,9 +42,10 @@ from cmappd.core.messages import (
 from cmappd.core.messages import Restart as AskRestart
 from cmappd.core.messages import Start as AskStart
 from cmappd.core.messages import Stop as AskStop
-from cmappd.core.state import Cause, Goal
+from cmappd.core.state import Cause, Goal, Part
 from cmappd.server.custody import Custody, Link
 from cmappd.server.inbox import Inbox
+from cmappd.server.items import Item, Mended, Parted, Said
 from cmappd.server.keeper import Keeper
 from cmappd.server.narration import narrate
 from cmappd.server.runner import Runner
@@ -54,30 +55,7 @@ from cmappd.server.waiting import REST, Waiting, WaitingRoom
 from cmappd.server.world import World
 from cmappd.system.proc import Identity
 
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A peer said something about this application."""
-
-    link: Link
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Parted:
-    """A peer's connection has ended."""
-
-    link: Link
-
-
-@dataclass(frozen=True, slots=True)
-class Mended:
-    """What is wrong with the stanza in the files has changed; empty: nothing is."""
-
-    problem: str
-
-
-Item = Event | Said | Parted | Mended
+SAVE_AGAIN = 5.0  # seconds after a record could not be written
 
 
 class Supervisor:
@@ -178,6 +156,8 @@ class Supervisor:
                 return
             case Said(link, message):
                 self._hear(link, message)
+            case Gone(run, part) if not self.runner.is_gone(run, part):
+                return
             case Parted(link):
                 self.custody.lost(link)
                 self._waiting.leave(link)
@@ -191,10 +171,9 @@ class Supervisor:
                 self._step(item)
 
     def _wake(self) -> float | None:
-        wake, lease = lifecycle.wake(self.app), self._lease_end()
-        if wake is None or lease is None:
-            return lease if wake is None else wake
-        return min(wake, lease)
+        again = time.monotonic() + SAVE_AGAIN if self.notes.unsaved else None
+        instants = lifecycle.wake(self.app), self._lease_end(), again
+        return min((one for one in instants if one is not None), default=None)
 
     def _lease_end(self) -> float | None:
         owner, rule = self.custody.owner, self.app.definition.manager
@@ -228,7 +207,9 @@ class Supervisor:
         definition = self.app.definition
         match action:
             case Spawn(run, part):
-                self.notes.launch()
+                if part in (Part.START, Part.MAIN):
+                    self.notes.launch()
+                self.save()  # before a process can have this run
                 self.runner.spawn(run, part, definition)
             case FindMain(run):
                 self.runner.find_main(run, definition)
@@ -303,9 +284,12 @@ class Supervisor:
 
     def resume(self, record: Record) -> None:
         """Go on where an earlier cmappserver stopped, before the task begins."""
-        self.custody.resume(record.owner, record.undelivered, record.concluded)
+        owner, now = record.owner, time.monotonic()
+        if owner is not None and self.app.definition.manager.on_lost != "stop":
+            owner = owner.refreshed(now)  # its last word was not written down
+        self.custody.resume(owner, record.undelivered, record.concluded)
         self.notes.resume(record.since, record.started, record.launched_as)
-        self.app = lifecycle.resume(self.app, time.monotonic())
+        self.app = lifecycle.resume(self.app, now)
         if self.app.run is not None:
             self._log(f"taken up again (run {self.app.run.id}, pid {self.app.run.pid})")
             self.runner.resume(self.app, record.identity)

@@ -52,9 +52,15 @@ class Launch:
     no_new_privileges: bool = False
 
 
-# A shell that waits at a gate, and becomes the command. It leaves nothing of itself in the
-# environment; bash, where it is the system's sh, adds PWD, SHLVL and _.
-_GATE = ("/bin/sh", "-c", 'read -r _; exec "$@" </dev/null', "/bin/sh")
+# A shell that waits at a gate, and becomes the command. What it adds to the environment, it
+# takes away again: dash PWD, and bash SHLVL too (but not _).
+_GATE = 'read -r _; unset {}; exec "$@" </dev/null'
+_ADDED = ("PWD", "OLDPWD", "SHLVL")
+
+
+def _gate(environment: Mapping[str, str]) -> tuple[str, ...]:
+    added = " ".join(name for name in _ADDED if name not in environment)
+    return ("/bin/sh", "-c", _GATE.format(added), "/bin/sh")
 
 
 @contextmanager
@@ -85,7 +91,7 @@ def launch(spec: Launch, gate: int | None = None) -> Identity:
     """
     options = _account_options(spec)
     options["stdin"] = subprocess.DEVNULL if gate is None else gate
-    before: tuple[str, ...] = () if gate is None else _GATE
+    before: tuple[str, ...] = () if gate is None else _gate(spec.environment)
     before += prefix(spec.limits, spec.nice, spec.no_new_privileges)
     try:
         if before:

@@ -89,7 +89,13 @@ class Forest:
         self._outputs[path] = run
 
     def join(self, run: str, helper: Identity) -> None:
-        """Count another child of ours to the tree, with all below it; the main process stays."""
+        """Count another child of ours to the tree, with all below it; the main process stays.
+
+        Where the tree is gone, as that of a oneshot may be, the child is its main process.
+        """
+        if run not in self._trees:
+            self.plant(run, helper)
+            return
         self._leaders[helper.pid] = (helper, run)
         self._known[helper] = run
         self._counted = None
@@ -114,6 +120,10 @@ class Forest:
             self._mains[main.pid] = run
         self._begin(run, main, reaper)
         self._known.update((stat.identity, run) for stat in found)
+
+    def knows(self, run: str) -> bool:
+        """Whether this run has a tree here."""
+        return run in self._trees
 
     def is_foreign(self, run: str) -> bool:
         """Whether somebody else waits for its orphans, so that nothing tells us of their end."""
@@ -270,6 +280,8 @@ class Forest:
         return run
 
     def _run_of_session(self, stat: Stat) -> str | None:
+        if stat.session == 0:  # it began outside of the pid namespace, and is as good as none
+            return None
         leader, run = self._leaders.get(stat.session, (None, None))
         if leader is None or stat.start < leader.start:
             return None

@@ -22,7 +22,8 @@ from cmappd.core.messages import (
     Stop,
 )
 from cmappd.core.state import Cause, Goal, Health, Phase
-from cmappd.server.supervisor import Parted, Said, Supervisor
+from cmappd.server.items import Parted, Said
+from cmappd.server.supervisor import Supervisor
 from cmappd.server.waiting import MAX_WAITING
 from tests.server.ground import Ground, Recorder, ground, until
 from tests.server.harness import alive, shell, stanza

@@ -27,8 +27,8 @@ from cmappd.core.messages import (
     Stop,
 )
 from cmappd.core.state import Cause, ExitStatus
-from cmappd.system import proc
-from tests.server.harness import Client, Guest, alive, shell, stanza, wait_for
+from cmappd.system import marks, proc
+from tests.server.harness import Client, Guest, alive, refusal, shell, stanza, wait_for
 
 SLEEP = stanza("db", "/bin/sleep", "600", autostart=True)
 KERNEL = tuple(map(int, platform.release().split("-")[0].split(".")[:2]))
@@ -353,3 +353,97 @@ def test_with_keep_sigterm_leaves_the_applications_alone(tmp_path: Path) -> None
         guest.start()
         assert running(guest).run == before.run
         assert guest.control().app("db").owner == "vmhost1"
+
+
+# Killed at the worst moment -----------------------------------------------------------
+
+
+def test_a_launch_that_could_not_be_noted_is_not_repeated(tmp_path: Path) -> None:
+    """As when the server is killed between a launch and its record, after an earlier run."""
+    with Guest(tmp_path, SLEEP).started() as guest:
+        first = running(guest)
+        admin = guest.control()
+        assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+        before = record(guest).read_text()
+        assert isinstance(admin.ask(Start(admin.next(), "db")), Done)
+        second = running(guest)
+        guest.kill()
+        record(guest).write_text(before)
+        guest.start()
+        after = running(guest)
+        assert (after.run, after.pid) == (second.run, second.pid) != (first.run, first.pid)
+        assert guest.app_pids() == [second.pid]
+
+
+def test_a_launch_whose_answer_was_not_noted_is_known_by_its_mark(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        guest.kill()
+        content = json.loads(record(guest).read_text())
+        content |= {"phase": "starting", "deadline": time.monotonic() + 60, "main": None}
+        content["run"] |= {"pid": None, "launched": False}
+        record(guest).write_text(json.dumps(content))
+        guest.start()
+        assert running(guest).pid == before.pid
+        assert guest.app_pids() == [before.pid]
+
+
+def test_stop_after_is_watched_to_its_end(tmp_path: Path) -> None:
+    go, told = tmp_path / "go", tmp_path / "told"
+    after = f"while ! test -e {go}; do sleep 0.02; done; echo after >> {told}"
+    stop = {"after": ["/bin/sh", "-c", after], "timeout": "20s"}
+    with Guest(tmp_path, shell("db", "exec sleep 600", autostart=True, stop=stop)).started() as (
+        guest
+    ):
+        running(guest)
+        admin = guest.control()
+        admin.send(Stop(admin.next(), "db"))
+        wait_for(lambda: any("after" in mark for mark in marks.marked()))
+        crash(guest)
+        assert guest.control().app("db").phase == "stopping"
+        go.touch()
+        guest.control().wait_app("db", lambda status: status.phase == "stopped")
+        assert told.read_text() == "after\n"
+
+
+def test_an_operators_stop_under_way_is_not_undone(tmp_path: Path) -> None:
+    """The run before was stopped with the server; this one by the administrator."""
+    trap = "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.02; done"
+    with Guest(tmp_path, shell("db", trap, autostart=True)).started() as guest:
+        running(guest)
+        assert guest.stop() == 0
+        guest.start()
+        running(guest)
+        admin = guest.control()
+        admin.send(Stop(admin.next(), "db"))
+        admin.wait_app("db", lambda status: status.phase == "stopping")
+        crash(guest)
+        status = guest.control().wait_app("db", lambda status: status.phase == "stopped")
+        assert status.goal == "down"
+        assert not guest.app_pids()
+
+
+def test_an_owner_keeps_its_lease_over_the_crash(tmp_path: Path) -> None:
+    apps = stanza("db", "/bin/sleep", "600", manager={"lease": "5s"})
+    with Guest(tmp_path, apps).started() as guest:
+        owner = claimed(guest)
+        deadline = time.monotonic() + 5.5
+        while time.monotonic() < deadline:
+            assert isinstance(owner.ask(Poll(owner.next())), State)
+            time.sleep(0.3)
+        crash(guest)
+        assert refusal(guest.manager("vmhost2").claim("db")) == "busy"
+
+
+def test_a_result_is_owed_of_what_waited_and_was_removed(tmp_path: Path) -> None:
+    restart = {"policy": "always", "delay": "30s"}
+    with Guest(tmp_path, shell("db", "sleep 600", restart=restart)).started() as guest:
+        manager = claimed(guest)
+        state = manager.hear_state(lambda status: status.phase == "running")
+        os.kill(state.status.pid or 0, signal.SIGKILL)
+        guest.control().wait_app("db", lambda status: status.phase == "backoff")
+        guest.kill()
+        guest.write("")
+        guest.start()
+        ended = guest.manager().claim("db", run=state.status.run)
+        assert isinstance(ended, Ended), ended

@@ -24,6 +24,7 @@ class Run(Struct, frozen=True):
     kind: Kind = "simple"  # the type of the definition it was launched by
     part: Part = Part.MAIN  # the command that it is at: START, MAIN or AFTER
     launched: bool = False  # there is, or was, a process of it
+    limit: float | None = None  # of a daemon, to have found its place: forks do not prolong it
     searching: bool = False  # its command has daemonised; the main process is being looked for
     asking: bool = False  # stop.command is under way
     pid: int | None = None  # of the main process, once that is known; a oneshot has none

@@ -40,7 +40,7 @@ def exited_starting(app: App, event: Exited, now: float) -> Step:
         if event.status.code != 0:
             detail = f"start.command ended with {status_text(event.status) or 'unknown status'}"
             return _fail_start(app, detail, event.empty, now)
-        run = replace(run, part=Part.MAIN)
+        run = replace(run, part=Part.MAIN, kind=app.definition.type)
         return starting(app, run, now), (Spawn(run.id, Part.MAIN),)
     if run.kind == "oneshot" and event.status.code in app.definition.restart.success_codes:
         app = enter(app, Phase.RUNNING, None, replace(run, status=event.status))
@@ -50,7 +50,9 @@ def exited_starting(app: App, event: Exited, now: float) -> Step:
         if event.empty:
             return _fail_start(app, _NOTHING_LEFT, event.empty, now)
         run = replace(run, pid=None, searching=True, check_due=None)
-        return starting(app, run, now), (FindMain(run.id),)
+        if run.limit is None:  # not one that was found already, and was not the last
+            run = replace(run, limit=now + app.definition.start.timeout)
+        return enter(app, Phase.STARTING, run.limit, run), (FindMain(run.id),)
     return exited(app, event, now)
 
 
@@ -66,6 +68,8 @@ def exited_stopping(app: App, event: Exited, now: float) -> Step:
     if event.part is Part.STOP:
         return _asked(app, event, now)
     app = _note_status(app, event)
+    if live_run(app).part is Part.AFTER:  # told late: nothing was left of the run before
+        return app, ()
     if live_run(app).asking:  # that the tree is empty was found before stop.command was launched
         return app, ()
     return tree_gone(app, now) if event.empty else (app, (termination(app, live_run(app)),))
@@ -77,7 +81,9 @@ def exited_killing(app: App, event: Exited, now: float) -> Step:
         app = replace(app, run=replace(live_run(app), asking=False))
     if not event.empty or live_run(app).asking:
         return app, ()
-    return over(app, now) if event.part is Part.AFTER else tree_gone(app, now)
+    if event.part is Part.AFTER:
+        return over(app, now)
+    return (app, ()) if live_run(app).part is Part.AFTER else tree_gone(app, now)
 
 
 def gone_starting(app: App, event: Gone, now: float) -> Step:
@@ -88,8 +94,10 @@ def gone_starting(app: App, event: Gone, now: float) -> Step:
 
 
 def gone(app: App, event: Gone, now: float) -> Step:
-    if live_run(app).part is not Part.AFTER:
-        return tree_gone(app, now)
+    run = live_run(app)
+    if run.part is not Part.AFTER:
+        # What was found empty before stop.command was launched: the end of that tells more.
+        return (app, ()) if run.asking else tree_gone(app, now)
     return over(app, now) if event.part is Part.AFTER else (app, ())
 
 

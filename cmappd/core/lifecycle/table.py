@@ -113,6 +113,8 @@ def resume(app: App, now: float) -> App:
         return app
     run = replace(app.run, checking=False, check_due=None)
     app = replace(app, run=run)
+    if app.phase is Phase.STARTING:  # nobody was there to see it become ready
+        app = starting.starting(app, run, now)
     if is_up(app):
         app = health.plan_check(app, now, run.chance)
     return app
