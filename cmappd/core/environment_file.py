@@ -23,12 +23,12 @@ import re
 
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _BLANK = re.compile(r"[ \t\r]*")
-_GAP = re.compile(r"(?:[ \t\r\n]+|[#;][^\n]*)*+")
+_GAP = re.compile(r"(?:[ \t\r\n]+|[#;][^\n]*)*")
 _LEFT = re.compile(r"([^=\n]*)=[ \t\r]*")
 _EXPORT = re.compile(r"\Aexport[ \t]+")
-_UNQUOTED = re.compile(r"(?:[^\\ \t\r\n]|\\(?:\r?\n|.)|[ \t\r]+(?=[^ \t\r\n]))*+", re.DOTALL)
+_UNQUOTED = re.compile(r"(?:[^\\ \t\r\n]|\\(?:\r?\n|.)|[ \t\r]+(?=[^ \t\r\n]))*", re.DOTALL)
 _SINGLE = re.compile("'([^']*)'")
-_DOUBLE = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_DOUBLE = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ESCAPE = re.compile(r"\\(\r?\n|.)", re.DOTALL)
 _ESCAPE_IN_QUOTES = re.compile(r'\\(\r?\n|["\\`$])')
 
