@@ -407,7 +407,7 @@ EMPTY = "must not be empty"
         (
             'environment."A=B" = ""',
             'environment."A=B"',
-            'must be a name of an environment variable: not empty, without "="',
+            "must be a name of letters, digits and _, the first not a digit",
         ),
         (
             'environment.CMAPPD_RUN = ""',

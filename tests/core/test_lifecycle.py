@@ -15,9 +15,11 @@ from cmappd.core.events import (
     Destroy,
     Event,
     Exited,
+    FindMain,
     Gone,
     Kill,
     Launched,
+    MainFound,
     NotLaunched,
     Remove,
     Restart,
@@ -28,7 +30,7 @@ from cmappd.core.events import (
     TimedOut,
 )
 from cmappd.core.lifecycle import App, Run
-from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Phase
+from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Part, Phase
 from tests.core.definitions import definition, fresh, health
 
 FIRST, SECOND, THIRD = "db.e.1", "db.e.2", "db.e.3"
@@ -616,3 +618,51 @@ def test_the_first_checks_of_many_applications_are_spread() -> None:
         due.append(app.run.check_due)
     for second in range(100, 110):
         assert 1 <= sum(second <= instant < second + 1 for instant in due) <= 25
+
+
+# Words that come late ----------------------------------------------------------------
+
+
+def test_the_late_end_of_the_main_process_is_not_that_of_stop_after() -> None:
+    """Of one that is not our child the tree can be known to be gone before its status is."""
+    life = running(definition(commands=(0, 0, 1)))
+    life.at(110.0, Stop(Cause.MANAGER))
+    assert life.at(110.1, Gone(FIRST)) == (Spawn(FIRST, Part.AFTER),)
+    life.at(110.1, Launched(FIRST, 43, Part.AFTER))
+    assert life.at(110.2, Exited(FIRST, CODE_0, empty=True)) == ()
+    assert life.phase() is Phase.STOPPING
+    life.at(110.3, Exited(FIRST, CODE_1, empty=True, part=Part.AFTER))
+    assert (life.phase(), life.outcome.status) == (Phase.STOPPED, CODE_0)
+
+
+def test_a_tree_found_empty_before_stop_command_was_launched_is_not_the_end() -> None:
+    life = running(definition(commands=(0, 1, 0)))
+    life.at(110.0, Stop(Cause.MANAGER))
+    life.at(110.0, Exited(FIRST, CODE_0, empty=True))
+    life.at(110.0, Launched(FIRST, 43, Part.STOP))
+    assert life.at(110.1, Gone(FIRST)) == ()
+    assert life.phase() is Phase.STOPPING
+    life.at(110.2, Exited(FIRST, CODE_0, empty=True, part=Part.STOP))
+    assert life.phase() is Phase.STOPPED
+
+
+def test_forks_do_not_prolong_the_start_of_a_daemon() -> None:
+    life = Life(definition(kind="forking", ready=5.0, start_timeout=20.0))
+    life.at(100.0, Start())
+    life.at(100.0, Launched(FIRST, 42))
+    for now in range(101, 120):
+        assert life.at(now, Exited(FIRST, CODE_0, empty=False)) == (FindMain(FIRST),)
+        assert life.app.deadline == 121.0
+        life.at(now, MainFound(FIRST, 42 + now))
+    life.at(120.0, Exited(FIRST, CODE_0, empty=False))
+    life.time_is(121.0)
+    assert life.phase() is Phase.STOPPING
+
+
+def test_a_type_that_changes_before_the_command_is_launched_is_that_of_the_run() -> None:
+    life = Life(definition(commands=(1, 0, 0)))
+    life.at(100.0, Start())
+    life.at(100.0, Launched(FIRST, 42, Part.START))
+    life.at(101.0, Define(definition(kind="forking")))
+    assert life.at(102.0, Exited(FIRST, CODE_0, True, Part.START)) == (Spawn(FIRST),)
+    assert life.run.kind == "forking"

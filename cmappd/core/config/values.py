@@ -184,8 +184,8 @@ def _signal(value: str) -> str:
 
 
 def _variable(value: str) -> str:
-    if not value or "=" in value:
-        raise ValueError('must be a name of an environment variable: not empty, without "="')
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", value):  # a shell drops any other
+        raise ValueError("must be a name of letters, digits and _, the first not a digit")
     if value.startswith("CMAPPD_"):
         raise ValueError("must not begin with CMAPPD_: those variables are set by cmappserver")
     return value
