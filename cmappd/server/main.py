@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import hashlib
 import itertools
 import logging
 import os
@@ -27,7 +26,7 @@ from cmappd.server.reload import Reloader
 from cmappd.server.store import Record, Store
 from cmappd.server.world import World
 from cmappd.system import files, limits
-from cmappd.system.hierarchy import Hierarchy, open_hierarchy
+from cmappd.system.hierarchy import Hierarchy, name_of, open_hierarchy
 from cmappd.system.notify import notify
 from cmappd.system.proc import snapshot
 from cmappd.system.process import become_supervisor
@@ -147,9 +146,8 @@ def _prepare(config: Config) -> tuple[World, str, dict[str, Record]]:
 
 def _open_hierarchy(state: str, logger: logging.Logger) -> Hierarchy | None:
     """The cgroups of this server, which it finds again by its state directory."""
-    name = hashlib.blake2b(os.path.realpath(state).encode(), digest_size=4).hexdigest()
     try:
-        return open_hierarchy(name)
+        return open_hierarchy(name_of(state))
     except ConfigError as error:
         logger.info("process trees are followed without cgroups: %s", error)
         return None

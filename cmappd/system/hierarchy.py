@@ -12,6 +12,7 @@ Internal Process Constraint"; CGROUP_DELEGATION of systemd, systemd.resource-con
 """
 
 import contextlib
+import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -228,6 +229,12 @@ def _is_stranger(pid: int) -> bool:
 
 
 # To find and to make it ---------------------------------------------------------------
+
+
+def name_of(state_directory: str) -> str:
+    """A name that a server finds again by its state directory, whatever session it is in."""
+    path = os.path.realpath(state_directory)
+    return hashlib.blake2b(os.fsencode(path), digest_size=4).hexdigest()
 
 
 def open_hierarchy(name: str) -> Hierarchy:

@@ -17,7 +17,7 @@ from cmappd.system import marks
 from tests.certificates import Authority
 from tests.end_to_end.programs import PATIENCE, PROGRAMS, Program, Table, wait_for
 from tests.ports import free_port
-from tests.server.harness import replace_file
+from tests.server.harness import remove_cgroups, replace_file
 
 GRACE = 2.0  # seconds for applications to end in order when a test is over
 
@@ -160,6 +160,7 @@ class Guest:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not self.pids(), "the end of all applications")
+        remove_cgroups(self.state)
         assert not [process for process in below if process.is_running()]
         said = "" if self.server is None else self.server.said()
         assert "Traceback" not in said, said

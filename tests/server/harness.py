@@ -43,7 +43,8 @@ from cmappd.core.messages import (
     Status,
     Welcome,
 )
-from cmappd.system import marks, proc, tls
+from cmappd.errors import ConfigError
+from cmappd.system import hierarchy, marks, proc, tls
 from tests.certificates import Authority, Identity
 from tests.ports import free_port
 
@@ -353,6 +354,7 @@ class Guest:
         for pid in self.app_pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        remove_cgroups(self.state)
 
     def hang_up(self) -> None:
         """End all connections that were made here."""
@@ -405,6 +407,16 @@ class Guest:
         client = Client(sock)
         self._clients.append(client)
         return client
+
+
+def remove_cgroups(state: Path) -> None:
+    """What a server that was killed has left, once nobody is in it any more."""
+    with contextlib.suppress(ConfigError):
+        found = hierarchy.open_hierarchy(hierarchy.name_of(str(state)))
+        deadline = time.monotonic() + PATIENCE
+        while found.leftovers() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        found.remove()
 
 
 def refusal(reply: Reply) -> str:
