@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MAX_MODULE, MAX_FUNCTION = 350, 45  # lines
 # Each is read in one piece; they may not grow.
-LONGER = {"core.follow": 450, "server.runner": 360, "system.tree": 360}
+LONGER = {"server.runner": 360, "system.tree": 360}
 
 # What each floor may import from; the modules at the ground know only each other's names.
 BELOW = {

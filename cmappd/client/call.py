@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from cmappd import reasons
 from cmappd.client.link import Link, LinkError
 from cmappd.core import policy
-from cmappd.core.follow_actions import ATTEMPT, FIRST_RETRY, LAST_RETRY, Failure, refusal
+from cmappd.core.follow.actions import ATTEMPT, FIRST_RETRY, LAST_RETRY, Failure
+from cmappd.core.follow.verdicts import refusal
 from cmappd.core.messages import Claim, Done, Ended, Hello, Message, Refused, Reply, State, Welcome
 
 Opener = Callable[[float, float], Link]  # now and until, monotonic seconds

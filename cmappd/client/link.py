@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cmappd import reasons
 from cmappd.core import wire
-from cmappd.core.follow_actions import Failure
+from cmappd.core.follow.actions import Failure
 from cmappd.core.messages import Message, Reply
 from cmappd.core.session import Session
 from cmappd.errors import RemoteProtocolError, TlsError

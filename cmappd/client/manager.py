@@ -20,9 +20,10 @@ from cmappd.client.call import Opener
 from cmappd.client.link import Link, LinkError
 from cmappd.client.log import INFO, Log
 from cmappd.client.settings import Guest, Intervals, Settings
-from cmappd.core.follow import Follower
-from cmappd.core.follow_actions import Action, Close, Connect, Exit, Send, Terms, exit_as
-from cmappd.core.follow_actions import Log as Say
+from cmappd.core.follow.actions import Action, Close, Connect, Exit, Send, Terms
+from cmappd.core.follow.actions import Log as Say
+from cmappd.core.follow.follower import Follower
+from cmappd.core.follow.verdicts import exit_as
 from cmappd.core.wording import ERROR
 from cmappd.errors import ConfigError, UsageError
 

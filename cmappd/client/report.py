@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import msgspec
 
-from cmappd.core.follow_actions import Exit
+from cmappd.core.follow.actions import Exit
 
 
 class Report(msgspec.Struct, frozen=True):

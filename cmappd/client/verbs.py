@@ -8,7 +8,8 @@ from cmappd import reasons
 from cmappd.client.call import Call, Opener, RefusedError, call
 from cmappd.client.link import LinkError
 from cmappd.core import policy, wording
-from cmappd.core.follow_actions import FIRST_RETRY, LAST_RETRY, Exit, Failure, exit_as
+from cmappd.core.follow.actions import FIRST_RETRY, LAST_RETRY, Exit, Failure
+from cmappd.core.follow.verdicts import exit_as
 from cmappd.core.messages import Ack, AppStatus, Claim, Ended, Refused, Reply, State, Status, Stop
 from cmappd.core.state import Health, Phase
 from cmappd.reasons import Reason

@@ -7,7 +7,7 @@ import pytest
 
 from cmappd import reasons
 from cmappd.client import report
-from cmappd.core.follow_actions import Exit
+from cmappd.core.follow.actions import Exit
 from cmappd.core.state import Cause, ExitStatus, Outcome
 
 

@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from cmappd import reasons
-from cmappd.core import follow_actions
-from cmappd.core.follow import Follower, Stage
-from cmappd.core.follow_actions import Action, Close, Connect, Exit, Failure, Log, Send, Terms, Wish
+from cmappd.core.follow import actions as follow_actions
+from cmappd.core.follow.actions import Action, Close, Connect, Exit, Failure, Log, Send, Terms, Wish
+from cmappd.core.follow.follower import Follower
+from cmappd.core.follow.following import Stage
 from cmappd.core.messages import (
     Ack,
     AppStatus,
@@ -618,9 +619,9 @@ def test_whatever_happens_it_keeps_to_the_session_and_has_a_deadline_until_it_en
             run.connecting,
             run.session and run.session.stage,
             run.over,
-            follower._guest,
-            follower._poll is None,
-            follower._exit and follower._exit.code,
+            follower._f.guest,
+            follower._f.poll is None,
+            follower._f.exit and follower._f.exit.code,
         )
         if key in seen or len(steps) == 8:
             continue

@@ -1,89 +1,11 @@
-"""What the follower is told and what it asks for, as data, and its verdicts."""
-
-from enum import Enum
-from typing import NamedTuple
+"""What a follower makes of what it has heard: why it exits, and whether it need not."""
 
 from cmappd import reasons
 from cmappd.core import policy, wording
-from cmappd.core.messages import AppStatus, Message, Refused, State
+from cmappd.core.follow.actions import Exit, Failure, Terms, Wish
+from cmappd.core.messages import AppStatus, Refused, State
 from cmappd.core.state import REQUESTED, Cause, Goal, Outcome, Phase
 from cmappd.reasons import Reason
-
-ATTEMPT = 10.0  # seconds for one connection, from its first packet to the claim
-FIRST_RETRY, LAST_RETRY = 0.2, 4.0
-
-
-class Terms(NamedTuple):
-    """What one cmappmgr was asked to do. Intervals are seconds.
-
-    ``instance`` and ``chance`` (0 to 1) are random for each process. With ``start_timeout``
-    the application is followed only until it runs, and at most for this long.
-    """
-
-    app: str
-    software: str
-    instance: str
-    chance: float = 0.0
-    takeover: bool = False
-    poll_interval: float = 5.0
-    connect_timeout: float = 30.0
-    lost_after: float = 30.0
-    stop_timeout: float = 300.0
-    start_timeout: float | None = None
-
-
-class Failure(NamedTuple):
-    """Why a link ended. ``reason`` is UNREACHABLE where trying again may help."""
-
-    reason: Reason
-    text: str
-
-
-class Connect(NamedTuple):
-    """Open a link, until this instant at the latest; answered by connected or link_lost."""
-
-    until: float
-
-
-class Close(NamedTuple):
-    """Close the link; it is not answered."""
-
-
-class Send(NamedTuple):
-    """Send this."""
-
-    message: Message
-
-
-class Log(NamedTuple):
-    """Write this line; ``run`` is the one it speaks of, if any."""
-
-    line: wording.Line
-    run: str | None
-
-
-class Exit(NamedTuple):
-    """End the process with this code. ``outcome`` is how the run ended, where that is known."""
-
-    reason: Reason
-    code: int
-    text: str
-    run: str | None = None
-    outcome: Outcome | None = None
-
-
-Action = Connect | Close | Send | Log | Exit
-
-
-class Wish(Enum):
-    """What SIGTERM asked for so far."""
-
-    FOLLOW = "follow"
-    STOP = "stop"
-    KILL = "kill"
-
-
-# Verdicts ----------------------------------------------------------------------------
 
 
 def exit_as(reason: Reason, text: str, run: str | None) -> Exit:
@@ -134,3 +56,19 @@ def is_known(run: str | None, epoch: str, state: State) -> bool:
         or state.status.run == run
         or (last is not None and last.run == run and state.status.restarts > 0)
     )
+
+
+def out_of_time(terms: Terms, status: AppStatus | None, *, following: bool) -> Exit:
+    """The exit when what was asked for, to start or to stop, has taken too long."""
+    reason, asked = reasons.NOT_STOPPED, terms.stop_timeout
+    if terms.start_timeout is not None:
+        reason, asked = reasons.NOT_READY, terms.start_timeout
+        if status is None:
+            reason = reasons.UNREACHABLE
+    text = f"after {asked:.6g}s "
+    if not following or status is None:
+        text += "the server cannot be reached, and the state is unknown"
+    else:
+        pids = ", ".join(map(str, status.survivors))
+        text += f"it is {status.phase}" + (f", left: pid {pids}" if pids else "")
+    return exit_as(reason, text, None if status is None else status.run)

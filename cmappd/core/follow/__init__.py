@@ -1,0 +1,1 @@
+"""What cmappmgr does while it follows an application: pure. The rules are in `follower`."""

@@ -1,0 +1,143 @@
+"""What cmappmgr does while it follows an application: a pure machine, without time or sockets.
+
+The driver tells it what happens (``connected``, ``message``, ``link_lost``, ``stop``, ``tick``)
+and carries out the actions that each of these gives, in order. All instants are monotonic
+seconds, and ``deadline`` says when to call ``tick`` next.
+
+    WAITING ──▶ CONNECTING ──▶ GREETING ──▶ CLAIMING ──▶ FOLLOWING ──▶ SETTLING ──▶ Exit
+       ▲ retry       │             │            │            │            │
+       └─────────────┴──── link lost ───────────┴────────────┘            └▶ CLAIMING, where a
+                                                                stop of long ago was in the way
+Rules:
+
+- Until the application has been claimed once, the time for all of it is ``connect_timeout``.
+- Then a lost link means "unknown": it is retried for ``lost_after`` from the last word heard,
+  whatever fails meanwhile, and only an explicit refusal ends it sooner.
+- A link that does not answer a poll for two poll intervals is given up for a new one.
+- A claim on a new link never starts the application: what ended meanwhile is to be told.
+- Once a Claim was sent, the application may run: SIGTERM then ends only when it is stopped.
+"""
+
+from cmappd import reasons
+from cmappd.core.follow import claim, link, news
+from cmappd.core.follow.actions import Action, Exit, Failure, Terms, Wish
+from cmappd.core.follow.following import Following, Stage
+from cmappd.core.follow.verdicts import exit_as, out_of_time
+from cmappd.core.messages import AppStatus, Done, Ended, Refused, Reply, State, Welcome
+from cmappd.core.wording import INFO, WARNING
+
+
+class Follower:
+    """The machine. Call ``tick`` once to begin."""
+
+    def __init__(self, terms: Terms, now: float) -> None:
+        self._f = Following(terms, now)
+
+    @property
+    def stage(self) -> Stage:
+        """How far it has come."""
+        return self._f.stage
+
+    @property
+    def status(self) -> AppStatus | None:
+        """The last that was heard of the application; None until it was claimed once."""
+        return self._f.status
+
+    @property
+    def wish(self) -> Wish:
+        """What SIGTERM asked for so far."""
+        return self._f.wish
+
+    @property
+    def run(self) -> str | None:
+        """The run that is followed."""
+        return self._f.run
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``tick`` is due; None when it is over."""
+        f = self._f
+        if f.stage is Stage.OVER:
+            return None
+        times = [f.step_until]
+        if f.stage not in (Stage.FOLLOWING, Stage.SETTLING):
+            times.append(f.until)
+        if f.limit is not None and f.stage is not Stage.SETTLING:
+            times.append(f.limit)
+        return min(times)
+
+    def tick(self, now: float) -> list[Action]:
+        """Do what the time has brought."""
+        f = self._f
+        if f.stage is Stage.SETTLING:
+            if now >= f.step_until:
+                claim.settled(f, now)
+        elif f.stage is Stage.OVER:
+            pass
+        elif f.limit is not None and now >= f.limit:
+            f.end(out_of_time(f.terms, f.status, following=f.stage is Stage.FOLLOWING))
+        elif f.stage is not Stage.FOLLOWING and now >= f.until:
+            link.give_up(f)
+        elif now >= f.step_until:
+            link.step(f, now)
+        return f.flush()
+
+    def connected(self, now: float) -> list[Action]:
+        """The link is open, and both ends have shown their certificates."""
+        link.greet(self._f)
+        return self._f.flush()
+
+    def message(self, message: Reply, now: float) -> list[Action]:
+        """The server said this."""
+        f = self._f
+        if f.stage is Stage.OVER:
+            return []
+        f.heard = now
+        if f.stage is Stage.SETTLING:
+            claim.answered(f, message, now)
+        elif isinstance(message, Welcome):
+            link.welcomed(f, message)
+            claim.claim(f)
+        elif f.stage is Stage.CLAIMING and not claim.is_answer(f, message):
+            pass  # until the claim is answered, nothing that is said is about our ownership
+        elif isinstance(message, State):
+            news.state(f, message, now)
+        elif isinstance(message, Ended):
+            news.ended(f, message, now)
+        elif isinstance(message, Refused):
+            news.refused(f, message)
+        elif isinstance(message, Done) and message.seq == f.stopping:
+            claim.finish(f, exit_as(reasons.STOPPED, "", f.run), now)
+        return f.flush()
+
+    def link_lost(self, failure: Failure, now: float) -> list[Action]:
+        """The link could not be opened, or has ended."""
+        f = self._f
+        if f.stage is Stage.SETTLING:
+            f.say("the link was lost before the server noted that", WARNING)
+            if f.exit is None:  # the claim that was to follow needs a link
+                link.retry(f, failure, now)
+            else:
+                f.end(f.exit)
+        elif f.stage is not Stage.OVER:
+            link.lost(f, failure, now)
+        return f.flush()
+
+    def stop(self, now: float) -> list[Action]:
+        """SIGTERM: the first stops the application in order, the second kills it."""
+        f = self._f
+        if f.stage in (Stage.SETTLING, Stage.OVER) and f.exit is not None:
+            return []
+        if f.claiming is None:
+            f.end(Exit(reasons.STOPPED, 0, "asked to end before anything was started"))
+            return f.flush()
+        if f.wish is Wish.FOLLOW:
+            f.limit = now + f.terms.stop_timeout
+        f.wish = Wish.STOP if f.wish is Wish.FOLLOW else Wish.KILL
+        how = "stop" if f.wish is Wish.STOP else "kill"
+        f.say(f"asked to {how} the application", INFO)
+        if f.stage is Stage.FOLLOWING:
+            claim.ask_to_stop(f)
+        elif f.stage is not Stage.CLAIMING:
+            f.say("it is stopped as soon as the server is heard again", WARNING)
+        return f.flush()

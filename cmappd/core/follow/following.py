@@ -1,0 +1,96 @@
+"""What a follower knows, and the smallest steps that it takes.
+
+Only the modules of this package change it; what leads to what is theirs to say.
+"""
+
+from enum import Enum
+
+from cmappd.core import wording
+from cmappd.core.follow.actions import Action, Exit, Failure, Log, Send, Terms, Wish
+from cmappd.core.messages import AppStatus, Message
+
+
+class Stage(Enum):
+    """How far the following has come."""
+
+    WAITING = "waiting"
+    CONNECTING = "connecting"
+    GREETING = "greeting"
+    CLAIMING = "claiming"
+    FOLLOWING = "following"
+    SETTLING = "settling"
+    OVER = "over"
+
+
+class Following:
+    """One manager's following of one application. Instants are monotonic seconds."""
+
+    def __init__(self, terms: Terms, now: float) -> None:
+        self.terms = terms
+        self.stage = Stage.WAITING
+        self.step_until = now  # when the stage ends by itself
+        self.wish = Wish.FOLLOW
+        # Of the link.
+        # A poll must have the time to be missed, and the link to be renewed, before lost_after.
+        self.interval = min(terms.poll_interval, terms.lost_after / 4)
+        self.heard = now
+        self.until = now + terms.connect_timeout  # a claimed link must be there by then
+        self.attempts = 0
+        self.failure: Failure | None = None
+        # Of the guest and the application.
+        self.guest: tuple[str, str] | None = None  # boot id and epoch
+        self.rebooted = False  # since the last link
+        self.status: AppStatus | None = None  # None until the application was claimed once
+        self.cleared = False  # an outcome of an earlier manager's run was out of the way
+        self.silences = 0  # polls answered by "it is over" without an Ended
+        # Of what was asked.
+        self.limit: float | None = None  # for what was asked: to start, or to stop
+        if terms.start_timeout is not None:
+            self.limit = now + terms.start_timeout
+        self.claiming: int | None = None  # the last claim; None: none was ever sent
+        self.poll: int | None = None  # the unanswered poll
+        self.stopping: int | None = None  # the unanswered stop
+        self.settling: set[int] = set()  # unanswered requests of SETTLING
+        self.exit: Exit | None = None  # after SETTLING; None: claim again
+        self._seq = 0
+        self._actions: list[Action] = []
+
+    @property
+    def run(self) -> str | None:
+        """The run that is followed."""
+        return None if self.status is None else self.status.run
+
+    def enter(self, stage: Stage, until: float) -> None:
+        """The one way into a stage that ends by itself: its deadline comes with it."""
+        self.stage = stage
+        self.step_until = until
+        if stage is Stage.FOLLOWING:
+            self.failure = None
+
+    def end(self, end: Exit) -> None:
+        """It is over."""
+        self.stage = Stage.OVER
+        self.exit = end
+        self.do(end)
+
+    def seq(self) -> int:
+        """The number for the next request."""
+        self._seq += 1
+        return self._seq
+
+    def do(self, *actions: Action) -> None:
+        """Ask for these, after what was asked for already."""
+        self._actions += actions
+
+    def send(self, message: Message) -> None:
+        """Say something to the server."""
+        self.do(Send(message))
+
+    def say(self, text: str, severity: int) -> None:
+        """Say something to people, about the run that is followed."""
+        self.do(Log(wording.Line(text, severity), self.run))
+
+    def flush(self) -> list[Action]:
+        """What was asked for since the last time."""
+        actions, self._actions = self._actions, []
+        return actions

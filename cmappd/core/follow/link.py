@@ -1,0 +1,92 @@
+"""The link of a follower: it is opened, greeted, kept by polls, lost, tried for, and given up."""
+
+from cmappd import reasons
+from cmappd.core import policy
+from cmappd.core.follow.actions import (
+    ATTEMPT,
+    FIRST_RETRY,
+    LAST_RETRY,
+    Close,
+    Connect,
+    Failure,
+)
+from cmappd.core.follow.following import Following, Stage
+from cmappd.core.follow.verdicts import exit_as
+from cmappd.core.messages import Hello, Poll, Welcome
+from cmappd.core.wording import ERROR, INFO, WARNING
+
+NO_ANSWER = Failure(reasons.UNREACHABLE, "no answer")
+
+
+def step(f: Following, now: float) -> None:
+    """The deadline of the stage has come."""
+    if f.stage is Stage.WAITING:
+        f.enter(Stage.CONNECTING, min(now + ATTEMPT, f.until))
+        f.do(Connect(f.step_until))
+    elif f.stage is not Stage.FOLLOWING or f.poll is not None:
+        f.do(Close())
+        lost(f, NO_ANSWER, now)
+    else:
+        f.poll = f.seq()
+        f.step_until = now + 2 * f.interval
+        f.send(Poll(f.poll))
+
+
+def greet(f: Following) -> None:
+    """The link is open."""
+    f.enter(Stage.GREETING, f.step_until)
+    f.send(Hello(f.seq(), f.terms.software, f.terms.instance))
+
+
+def welcomed(f: Following, welcome: Welcome) -> None:
+    """Tell apart what has happened since the last link."""
+    new = (welcome.boot_id, welcome.epoch)
+    if f.guest is None:
+        f.say(f"connected to cmappserver {welcome.software} in {welcome.guest}", INFO)
+    elif f.guest[0] != new[0]:
+        f.rebooted = True
+        f.say("connected again: the guest has been restarted", ERROR)
+    elif f.guest[1] != new[1]:
+        f.say("connected again: cmappserver has been restarted", WARNING)
+    else:
+        f.say("connected again", INFO)
+
+
+def lost(f: Following, failure: Failure, now: float) -> None:
+    """The link could not be opened, or has ended."""
+    if f.status is None:
+        if failure.reason is reasons.UNREACHABLE:
+            retry(f, failure, now)
+        else:
+            f.end(exit_as(failure.reason, failure.text, None))
+        return
+    if f.stage is Stage.FOLLOWING:
+        # The second is for a process that was itself stopped: it gets one attempt.
+        f.until = max(f.heard + f.terms.lost_after, now + f.interval)
+        left = f.until - now
+        f.say(f"the link was lost: {failure.text}; trying again for {left:.3g}s", WARNING)
+        f.failure = failure
+    retry(f, failure, now)
+
+
+def retry(f: Following, failure: Failure, now: float) -> None:
+    """Wait a little, and a little longer each time."""
+    if f.failure is None or failure.text != f.failure.text:
+        f.say(f"cannot reach the server: {failure.text}", WARNING)
+    f.failure = failure
+    f.poll = f.stopping = None
+    delay = policy.back_off(f.attempts, FIRST_RETRY, LAST_RETRY, f.terms.chance)
+    f.attempts += 1
+    f.enter(Stage.WAITING, now + delay)
+
+
+def give_up(f: Following) -> None:
+    """It was tried for long enough."""
+    last = "no answer" if f.failure is None else f.failure.text
+    f.do(Close())
+    if f.status is None:
+        unknown = "; it may have been started" if f.claiming is not None else ""
+        f.end(exit_as(reasons.UNREACHABLE, f"{last}{unknown}", None))
+    else:
+        text = f"the application's state is unknown; last: {last}"
+        f.end(exit_as(reasons.LOST, text, f.run))

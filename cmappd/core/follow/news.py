@@ -1,0 +1,112 @@
+"""What the server says of the application that a follower has claimed, and what it means."""
+
+from cmappd import reasons
+from cmappd.core import wording
+from cmappd.core.follow.actions import Exit, Log, Wish
+from cmappd.core.follow.claim import ask_to_stop, claim, finish, settle
+from cmappd.core.follow.following import Following, Stage
+from cmappd.core.follow.verdicts import (
+    exit_after,
+    exit_as,
+    is_known,
+    is_over,
+    is_stale,
+    refusal,
+)
+from cmappd.core.messages import Ack, Ended, Message, Refused, Release, State
+from cmappd.core.state import Phase
+from cmappd.core.wording import ERROR, INFO, WARNING
+
+
+def state(f: Following, state: State, now: float) -> None:
+    """The state has changed, or answers the claim or a poll."""
+    if f.stage is Stage.CLAIMING:
+        _take_up(f, state, now)
+        return
+    _note(f, state)
+    if _has_started(f, state):
+        finish(f, Exit(reasons.SUCCESS, 0, "running", f.run), now)
+    elif state.seq == f.poll:
+        f.poll = None
+        f.attempts = 0
+        f.step_until = now + f.interval
+        # The Ended is said before such a State; if it is missing twice, it will not come.
+        f.silences = f.silences + 1 if is_over(state.status) else 0
+        if f.silences == 2:
+            _conclude(f, state, now)
+
+
+def _take_up(f: Following, state: State, now: float) -> None:
+    """The application is ours, for the first time or again."""
+    before, guest = f.status, f.guest
+    f.enter(Stage.FOLLOWING, now + f.interval)
+    _note(f, state)
+    if f.wish is not Wish.FOLLOW:
+        ask_to_stop(f)
+    elif _has_started(f, state):
+        finish(f, Exit(reasons.SUCCESS, 0, "running", f.run), now)
+    elif before is None or guest is None:
+        return
+    elif state.boot_id != guest[0]:
+        finish(f, exit_as(reasons.GUEST_RESTARTED, "", before.run), now)
+    elif not is_known(before.run, guest[1], state):
+        finish(f, exit_as(reasons.UNKNOWN_STATUS, "", before.run), now)
+    elif is_over(state.status):
+        _conclude(f, state, now)
+
+
+def _note(f: Following, state: State) -> None:
+    """Tell what changed, once and with the run that it is about."""
+    lines = wording.changes(f.status, state.status)
+    f.status = state.status
+    f.guest = (state.boot_id, state.epoch)
+    for line in lines:
+        f.do(Log(line, f.run))
+
+
+def _has_started(f: Following, state: State) -> bool:
+    return f.terms.start_timeout is not None and state.status.phase is Phase.RUNNING
+
+
+def ended(f: Following, ended: Ended, now: float) -> None:
+    """The result: write it down first, then say that it is written down."""
+    outcome = ended.outcome
+    end = exit_after(outcome, f.wish, rebooted=f.rebooted)
+    stale = f.status is None and f.wish is Wish.FOLLOW and is_stale(outcome)
+    severity = INFO if end.code == 0 or stale else ERROR
+    f.do(Log(wording.Line(end.text, severity), outcome.run))
+    if severity == ERROR:
+        f.do(*(Log(line, outcome.run) for line in wording.evidence(ended)))
+    again = stale and not f.cleared
+    f.cleared = f.cleared or stale
+    # Who acknowledges owns no more; only before another claim must that be said as well.
+    requests: list[Message] = [Ack(f.seq(), outcome.run)]
+    if again:
+        requests.append(Release(f.seq()))
+    settle(f, None if again else end, now, *requests)
+
+
+def _conclude(f: Following, state: State, now: float) -> None:
+    """It is over and no Ended has come: tell what the state knows."""
+    last = state.status.last
+    if last is not None and last.run == state.status.run:
+        ended(f, Ended(0, state.status.app, last), now)
+    else:
+        finish(f, exit_as(reasons.UNKNOWN_STATUS, "", f.run), now)
+
+
+def refused(f: Following, refused: Refused) -> None:
+    """A request was refused, or the server has hung up."""
+    reason, text = refusal(refused)
+    unknown = f.stage is Stage.CLAIMING and reason is reasons.UNKNOWN_STATUS
+    if unknown and f.wish is not Wish.FOLLOW and f.run is not None:
+        f.say("the server does not know that run", WARNING)
+        f.status = None
+        claim(f)  # as a new manager would, to stop whatever runs now
+        return
+    if unknown and f.rebooted:
+        f.end(exit_as(reasons.GUEST_RESTARTED, text, f.run))
+    elif unknown:  # what became of the run, the server says; that it has ended, it may not
+        f.end(exit_as(reason, "", f.run)._replace(text=text))
+    else:
+        f.end(exit_as(reason, text, f.run))
