@@ -1,13 +1,52 @@
-"""One health check of an application, in whichever way its definition says."""
+"""The health checks of an application, in whichever way its definition says."""
+
+import asyncio
+from collections.abc import Callable
 
 from cmappd.core.config import Application
 from cmappd.core.config.values import Address
+from cmappd.core.events import Checked
+from cmappd.core.lifecycle import App
+from cmappd.core.lifecycle.app import CHECKED_PHASES
 from cmappd.core.url import parse_url
 from cmappd.errors import CmappdError
 from cmappd.server.launches import launch_of
 from cmappd.server.world import World
 from cmappd.system.netprobe import HttpCheck, http_probe, tcp_probe
 from cmappd.system.probe import ProbeResult, probe
+
+
+class Checks:
+    """One check at a time; its end is posted, and its output kept."""
+
+    __slots__ = ("_name", "_post", "_task", "_world", "output")
+
+    def __init__(self, world: World, name: str, post: Callable[[Checked], None]) -> None:
+        self._world = world
+        self._name = name
+        self._post = post
+        self._task: asyncio.Task[None] | None = None
+        self.output = ""  # of the last one of this run
+
+    def start(self, run: str, definition: Application) -> None:
+        """Start one."""
+        self._task = asyncio.create_task(self._run(run, definition))
+
+    async def _run(self, run: str, definition: Application) -> None:
+        result = await check(self._world, self._name, run, definition)
+        self.output = result.output
+        self._post(Checked(run, result.passed, result.detail))
+
+    def heed(self, app: App) -> None:
+        """End the one under way where the application, as it is now, is not to be checked."""
+        if app.run is None or app.phase not in CHECKED_PHASES:
+            self.close()
+
+    def close(self) -> None:
+        """End the one under way."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
 
 
 async def check(world: World, app: str, run: str, definition: Application) -> ProbeResult:

@@ -67,7 +67,7 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         since=notes.since,
         started=notes.started if run is not None else None,
         health=run.health if run is not None else _idle_health(app),
-        health_output=runner.health_output,
+        health_output=runner.checks.output,
         owner=owner.name if owner is not None else None,
         owner_silent_for=now - owner.heard if owner and not owner.connected else None,
         restarts=len(policy.recent(app.restarts, now, rule.window)),

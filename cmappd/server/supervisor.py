@@ -43,6 +43,7 @@ from cmappd.core.messages import Restart as AskRestart
 from cmappd.core.messages import Start as AskStart
 from cmappd.core.messages import Stop as AskStop
 from cmappd.core.state import Cause, Goal, Part
+from cmappd.server import adoption
 from cmappd.server.custody import Custody, Link
 from cmappd.server.inbox import Inbox
 from cmappd.server.items import Item, Mended, Parted, Said
@@ -156,7 +157,7 @@ class Supervisor:
                 return
             case Said(link, message):
                 self._hear(link, message)
-            case Gone(run, part) if not self.runner.is_gone(run, part):
+            case Gone(run, part) if not self.runner.deaths.is_gone(run, part):
                 return
             case Parted(link):
                 self.custody.lost(link)
@@ -218,9 +219,9 @@ class Supervisor:
             case Destroy(run):
                 self.runner.destroy(run)
             case Check(run):
-                self.runner.check(run, definition)
+                self.runner.checks.start(run, definition)
             case Conclude(outcome):
-                texts = self.runner.health_output, self.runner.output.tail()
+                texts = self.runner.checks.output, self.runner.output.tail()
                 self.custody.conclude(Ended(0, self.app.name, outcome, *texts))
                 self.save()  # what was told must be known after a crash, too
                 self.custody.deliver()
@@ -292,12 +293,12 @@ class Supervisor:
         self.app = lifecycle.resume(self.app, now)
         if self.app.run is not None:
             self._log(f"taken up again (run {self.app.run.id}, pid {self.app.run.pid})")
-            self.runner.resume(self.app, record.identity)
+            adoption.resume(self.runner, self.app, record.identity)
 
     def take_up(self, main: Identity) -> None:
         """Supervise a run that was found, and of which there is no record."""
         self._log(f"found and taken up, pid {main.pid}")
-        self.runner.take_up(self.app, main)
+        adoption.take_up(self.runner, self.app, main)
 
     def heard(self) -> None:
         """The owner has polled: note it where its silence would end the application."""

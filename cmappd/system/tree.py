@@ -1,18 +1,6 @@
 """The process trees of runs: who belongs to which run, and is anybody left.
 
-A process belongs to the run of its parent. When its parent dies the kernel makes it our
-child, since we are the subreaper (so all that survives of a tree hangs below our own children),
-and then what tells its run is, in this order:
-
-1. that it was seen as a member before (`Forest.observe`, and every other look at the tree);
-2. that its session is the one of the run's main process;
-3. its cgroup, where the run has one of its own;
-4. the run mark, CMAPPD_RUN, in the environment with which it was executed;
-5. that its standard output or error is the FIFO of the run: nginx overwrites its environment.
-
-The limit without cgroups: a process that leaves its session, clears or overwrites its
-environment, writes elsewhere and loses its parent, all between two looks, is not attributed: it
-is a stray. So is one of which we may not read that (ptrace(2), "access mode checking").
+By what a process is known to belong to a run is told in `attribution`.
 
 Nothing is polled. The last member of a tree is always our direct child, so its end gives a
 SIGCHLD, and that is the moment to ask `Forest.empty` again.
@@ -28,15 +16,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cmappd.errors import CmappdError
-from cmappd.system.marks import run_of
+from cmappd.system.attribution import STRAY, Attribution
 from cmappd.system.proc import (
     Identity,
     Snapshot,
-    Stat,
     children,
     environment,
     exists,
-    outputs,
     own_children,
     read_stat,
     snapshot,
@@ -44,7 +30,6 @@ from cmappd.system.proc import (
 from cmappd.system.process import send
 
 _INIT = 1
-_STRAY = ""  # the "run" of our descendants which belong to none
 _LOOKS = 2  # at a foreign tree, as a snapshot may miss a process that is handing over to a child
 _PASSES = 64  # of a SIGKILL; a fork storm is over in a few
 _WITHOUT_CONT = frozenset(
@@ -68,9 +53,7 @@ class Forest:
         self._me = os.getpid()
         self._trees: dict[str, _Tree] = {}
         self._mains: dict[int, str] = {}  # our children among them, not known to have ended
-        self._leaders: dict[int, tuple[Identity, str]] = {}  # session id: its leader, the run
-        self._known: dict[Identity, str] = {}
-        self._outputs: dict[str, str] = {}
+        self._attribution = Attribution(self._me, self._trees)
         self._exempt: set[int] = set()
         self._counted: tuple[Snapshot, Census] | None = None
         if not os.path.exists(f"/proc/self/task/{self._me}/children"):
@@ -86,7 +69,7 @@ class Forest:
 
     def know_output(self, run: str, path: str) -> None:
         """Say which FIFO, by its real path, the processes of a run are given for their output."""
-        self._outputs[path] = run
+        self._attribution.know_output(path, run)
 
     def join(self, run: str, helper: Identity) -> None:
         """Count another child of ours to the tree, with all below it; the main process stays.
@@ -96,8 +79,7 @@ class Forest:
         if run not in self._trees:
             self.plant(run, helper)
             return
-        self._leaders[helper.pid] = (helper, run)
-        self._known[helper] = run
+        self._attribution.know_leader(helper, run)
         self._counted = None
 
     def members(self, run: str) -> tuple[Identity, ...]:
@@ -119,7 +101,7 @@ class Forest:
         if reaper == self._me and any(stat.identity == main for stat in found):
             self._mains[main.pid] = run
         self._begin(run, main, reaper)
-        self._known.update((stat.identity, run) for stat in found)
+        self._attribution.know((stat.identity for stat in found), run)
 
     def knows(self, run: str) -> bool:
         """Whether this run has a tree here."""
@@ -135,8 +117,7 @@ class Forest:
         if before is not None:
             self._forget_main(run, before.main)
         self._trees[run] = _Tree(main, reaper if before is None else before.reaper)
-        self._leaders[main.pid] = (main, run)
-        self._known[main] = run
+        self._attribution.know_leader(main, run)
         self._counted = None
 
     def fell(self, run: str) -> None:
@@ -174,7 +155,7 @@ class Forest:
 
     def strays(self, snapshot: Snapshot | None = None) -> tuple[Identity, ...]:
         """Our living descendants that belong to no run."""
-        return tuple(self._census(snapshot).get(_STRAY, ()))
+        return tuple(self._census(snapshot).get(STRAY, ()))
 
     def empty(self, run: str) -> bool:
         """Whether nobody is left of a run, its main process included; true for an unknown run.
@@ -238,7 +219,7 @@ class Forest:
             stat = read_stat(pid)
             if stat is None or stat.ppid != parent:
                 continue
-            self._known[stat.identity] = run
+            self._attribution.know((stat.identity,), run)
             if stat.alive:
                 found.append(stat.identity)
                 queue.extend((child, pid) for child in children(pid))
@@ -267,26 +248,7 @@ class Forest:
     def _run_of_child(self, pid: int) -> str | None:
         """The run of an orphan that became our child."""
         stat = read_stat(pid)
-        return None if stat is None else self._run_of_orphan(stat)
-
-    def _run_of_orphan(self, stat: Stat) -> str | None:
-        """The run of a process whose parent cannot tell; remembered once it is known."""
-        run = self._known.get(stat.identity) or self._run_of_session(stat)
-        if run not in self._trees:  # it was felled since
-            found = (run_of(stat.pid), *map(self._outputs.get, outputs(stat.pid)))
-            run = next((one for one in found if one in self._trees), None)
-        if run is not None:
-            self._known[stat.identity] = run
-        return run
-
-    def _run_of_session(self, stat: Stat) -> str | None:
-        if stat.session == 0:  # it began outside of the pid namespace, and is as good as none
-            return None
-        leader, run = self._leaders.get(stat.session, (None, None))
-        if leader is None or stat.start < leader.start:
-            return None
-        now = read_stat(leader.pid)
-        return run if now is None or now.identity == leader else None
+        return None if stat is None else self._attribution.run_of_orphan(stat)
 
     def _forget_main(self, run: str, main: Identity) -> None:
         if self._mains.get(main.pid) == run:
@@ -297,57 +259,20 @@ class Forest:
         if given is not None and self._counted is not None and self._counted[0] is given:
             return self._counted[1]
         processes = snapshot() if given is None else given
-        self._forget_felled()
-        owners = self._owners(processes)
+        reapers = {self._me, *(tree.reaper for tree in self._trees.values())}
+        owners = self._attribution.owners(processes, reapers, self._exempt)
         census: Census = {}
-        self._known = {tree.main: run for run, tree in self._trees.items()}
+        known = {tree.main: run for run, tree in self._trees.items()}
         for pid, run in owners.items():
             if run is None:
                 continue
-            if run != _STRAY:
-                self._known[processes[pid].identity] = run
+            if run != STRAY:
+                known[processes[pid].identity] = run
             if processes[pid].alive:
                 census.setdefault(run, []).append(processes[pid].identity)
+        self._attribution.know_only(known)
         self._counted = (processes, census)
         return census
-
-    def _forget_felled(self) -> None:
-        # Here and not in `fell`: with a thousand runs, looking through all for one is dear.
-        self._known = {who: run for who, run in self._known.items() if run in self._trees}
-        self._leaders = {sid: of for sid, of in self._leaders.items() if of[1] in self._trees}
-        self._outputs = {path: run for path, run in self._outputs.items() if run in self._trees}
-
-    def _owners(self, processes: Snapshot) -> dict[int, str | None]:
-        """Whose each process is: a run's, a stray, or (None) no business of ours."""
-        reapers = {self._me, *(tree.reaper for tree in self._trees.values())}
-        owners: dict[int, str | None] = {self._me: None}
-        for pid in processes:
-            self._settle(pid, processes, reapers, owners)
-        return owners
-
-    def _settle(
-        self, pid: int, processes: Snapshot, reapers: set[int], owners: dict[int, str | None]
-    ) -> None:
-        """Find whose a process is by climbing to the first ancestor that is settled."""
-        path: list[int] = []
-        while pid not in owners:
-            stat = processes[pid]
-            owners[pid] = None  # which also ends a circle, should a torn snapshot have one
-            path.append(pid)
-            parent = processes.get(stat.ppid)
-            if stat.identity in self._known:
-                owners[pid] = self._known[stat.identity]
-            elif pid in self._exempt or stat.ppid == 0:
-                pass
-            elif stat.ppid in reapers or parent is None or parent.start > stat.start:
-                stray = _STRAY if stat.ppid == self._me else None
-                owners[pid] = self._run_of_orphan(stat) or stray
-            else:
-                pid = parent.pid
-                continue
-            break
-        for each in path:
-            owners[each] = owners[pid]
 
 
 def _send(member: Identity, signum: int) -> bool:

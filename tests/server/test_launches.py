@@ -112,7 +112,7 @@ def test_an_http_check(tmp_path: Path) -> None:
 
     async def scene(ground: Ground, db: Supervisor) -> None:
         assert isinstance(await start(db), Done)
-        assert db.runner.health_output == "all is well"
+        assert db.runner.checks.output == "all is well"
         body["is"] = b"not today"
         await until(lambda: db.app.phase is Phase.FAILED)
         assert db.app.last is not None

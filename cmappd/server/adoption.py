@@ -1,0 +1,91 @@
+"""Takes up, into the runner of an application, what an earlier cmappserver has left running."""
+
+import asyncio
+import contextlib
+import signal
+
+from cmappd.core.events import Exited, Launched, NotLaunched
+from cmappd.core.lifecycle import App, Run
+from cmappd.core.state import ExitStatus, Part, Phase
+from cmappd.server.deathwatch import tree_of
+from cmappd.server.runner import Runner
+from cmappd.system.daemons import main_of
+from cmappd.system.proc import exists
+from cmappd.system.process import Identity, send
+
+
+def resume(runner: Runner, app: App, main: Identity | None) -> None:
+    """Take up the live run as it was recorded; what became of it is posted."""
+    run = app.run
+    assert run is not None
+    runner.output.resume(app.definition)
+    if run.part is Part.AFTER:
+        _resume_after(runner, run.id)
+        return
+    members = _given_back(runner, run.id)
+    if run.pid is None and run.status is None and (main is None or not exists(main)):
+        main = main_of(members) or main  # it was launched, and there was no time to note it
+    if main is None:
+        text = "cmappserver ended before it was launched"
+        runner.post(NotLaunched(run.id, text, run.part))
+        return
+    _adopt(runner, run.id, main, members)
+    if not run.launched or (run.kind == "simple" and run.part is Part.MAIN and not run.pid):
+        runner.post(Launched(run.id, main.pid, run.part))
+    _go_on(runner, app, run, main)
+
+
+def take_up(runner: Runner, app: App, main: Identity) -> None:
+    """Supervise a run of which there is no record."""
+    assert app.run is not None
+    runner.output.resume(app.definition)
+    _adopt(runner, app.run.id, main, _given_back(runner, app.run.id))
+    runner.deaths.watch(app.run.id, Part.MAIN, main)
+
+
+def _go_on(runner: Runner, app: App, run: Run, main: Identity) -> None:
+    if run.searching:
+        runner.deaths.linger(run.id, Part.MAIN)
+        runner.find_main(run.id, app.definition)
+    elif run.status is None:
+        runner.deaths.watch(run.id, run.part, main)
+    elif app.phase is not Phase.RUNNING:
+        runner.deaths.linger(run.id, Part.MAIN)
+        asyncio.get_running_loop().call_soon(runner.deaths.look_again, run.id, Part.MAIN)
+    if run.asking:
+        runner.post(Exited(run.id, ExitStatus(), empty=False, part=Part.STOP))
+
+
+def _resume_after(runner: Runner, run: str) -> None:
+    """stop.after was under way: it is watched to its end, if it has not come yet."""
+    tree = tree_of(run, Part.AFTER)
+    rest = _given_back(runner, tree)
+    process = main_of(rest)
+    if process is None:
+        runner.deaths.ended(run, Part.AFTER, ExitStatus())
+        return
+    runner.world.forest.adopt(tree, process, rest)
+    runner.deaths.watch(run, Part.AFTER, process)
+
+
+def _adopt(runner: Runner, run: str, main: Identity, members: list[Identity]) -> None:
+    runner.world.forest.adopt(run, main, members)
+    runner.world.forest.know_output(run, runner.output.fifo)
+    runner.confinement.resume(run)
+    runner.main = main
+
+
+def _given_back(runner: Runner, run: str) -> list[Identity]:
+    """The processes that were found of a run, and those known by their output only.
+
+    A health check that was under way is nobody's any more.
+    """
+    leftovers = runner.world.leftovers
+    runs = leftovers.pop(runner.name, {})
+    for checking in runs.pop(f"{run}/health", []):
+        with contextlib.suppress(PermissionError):
+            send(checking, signal.SIGKILL)
+    members = [one for key in (run, "") for one in runs.pop(key, [])]
+    if runs:
+        leftovers[runner.name] = runs
+    return members

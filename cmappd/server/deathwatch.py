@@ -1,0 +1,128 @@
+"""Notices the end of commands and of their process trees, for one application.
+
+The end of a child is told by the reaper, that of a process which an earlier cmappserver has
+launched by a pidfd. Whether anybody is left of the tree is asked then, and again whenever an
+orphan of ours has ended; what is foreign is looked at from time to time.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from cmappd.core.events import Event, Exited, Gone
+from cmappd.core.state import ExitStatus, Part
+from cmappd.core.wording import status_text
+from cmappd.server.confinement import Confinement
+from cmappd.server.world import World
+from cmappd.system.pidwatch import PidWatch
+from cmappd.system.proc import read_stat
+from cmappd.system.process import Identity
+
+FOREIGN_LOOK = 0.25  # seconds between two looks at what is left of an earlier server's run
+
+
+class Deathwatch:
+    """Posts Exited when a command has ended, and Gone when nothing is left of its tree."""
+
+    __slots__ = ("_confinement", "_name", "_pidwatch", "_post", "_world")
+
+    def __init__(
+        self, world: World, name: str, confinement: Confinement, post: Callable[[Event], None]
+    ) -> None:
+        self._world = world
+        self._name = name
+        self._confinement = confinement
+        self._post = post
+        self._pidwatch: PidWatch | None = None  # of a process that is not our child
+
+    def watch_child(self, run: str, part: Part, process: Identity) -> None:
+        """Have the end of a child of ours posted."""
+        self._world.reaper.watch(process.pid, lambda status: self.ended(run, part, status))
+
+    def watch(self, run: str, part: Part, process: Identity) -> None:
+        """Have the end of any process posted; one that is gone has ended, and how, nobody knows."""
+        stat = read_stat(process.pid)
+        if stat is not None and stat.identity == process and stat.ppid == os.getpid():
+            self.watch_child(run, part, process)
+            return
+        try:
+            self._pidwatch = PidWatch(process, lambda status: self.ended(run, part, status))
+        except ProcessLookupError:
+            self.ended(run, part, ExitStatus())
+        except OSError:  # no free descriptor
+            loop = asyncio.get_running_loop()
+            loop.call_later(FOREIGN_LOOK, self.watch, run, part, process)
+
+    def ended(self, run: str, part: Part, status: ExitStatus) -> None:
+        """Post that a command has ended, and whether anybody is left of its tree."""
+        if part in (Part.STOP, Part.AFTER) and status.code != 0:
+            text = status_text(status) or "an unknown status"
+            self._world.log.warning("%s: %s ended with %s", self._name, part, text)
+        try:
+            empty = self._is_empty(run, part)
+        except OSError:  # of /proc, without a free descriptor: it will be looked at again
+            empty = False
+        if empty:
+            self._over(run, part)
+        else:
+            self.linger(run, part)
+        self._post(Exited(run, status, empty, part))
+
+    def linger(self, run: str, part: Part) -> None:
+        """A command has ended, and the rest of the tree has not: have the end of that posted."""
+        tree = tree_of(run, part)
+        self._world.lingering[tree] = lambda: self.look_again(run, part)
+        if self._world.forest.is_foreign(tree):
+            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run, part)
+
+    def _keep_looking(self, run: str, part: Part) -> None:
+        """Orphans of an earlier cmappserver are not ours to wait for: no signal tells their end."""
+        self.look_again(run, part)
+        if tree_of(run, part) in self._world.lingering:
+            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run, part)
+
+    def look_again(self, run: str, part: Part) -> None:
+        """Look whether anybody is left of a tree whose command has ended."""
+        if tree_of(run, part) in self._world.lingering:
+            self._settle(run, part)
+
+    def settle_or_linger(self, run: str) -> None:
+        """Look whether anybody is left of the run, after a signal to it."""
+        self._settle(run, Part.MAIN)
+        # A oneshot of an earlier cmappserver: nothing tells of its end but looking.
+        if self._world.forest.is_foreign(run) and run not in self._world.lingering:
+            self.linger(run, Part.MAIN)
+
+    def _settle(self, run: str, part: Part) -> None:
+        """Post that nothing is left, where that is so."""
+        if self._is_empty(run, part):
+            self._over(run, part)
+            self._post(Gone(run, part))
+
+    def is_gone(self, run: str, part: Part) -> bool:
+        """Whether what was posted still holds: another command may have been launched since."""
+        try:
+            return self._is_empty(run, part)
+        except OSError:
+            return False
+
+    def _is_empty(self, run: str, part: Part) -> bool:
+        """Whether nobody is left, by both accounts: a process can be moved out of a cgroup."""
+        if not self._world.forest.empty(tree_of(run, part)):
+            return False
+        return part is Part.AFTER or self._confinement.empty
+
+    def _over(self, run: str, part: Part) -> None:
+        self._world.lingering.pop(tree_of(run, part), None)
+        self._world.forest.fell(tree_of(run, part))
+        self._confinement.remove()
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._pidwatch is not None:
+            self._pidwatch.close()
+
+
+def tree_of(run: str, part: Part) -> str:
+    """The tree, and the mark, of a command: stop.after runs when the run's own tree is gone."""
+    return f"{run}/after" if part is Part.AFTER else run
