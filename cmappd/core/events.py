@@ -7,7 +7,7 @@ gives actions; carrying those out, and telling what came of it, is the superviso
 from dataclasses import dataclass
 
 from cmappd.core.config import Application
-from cmappd.core.state import Cause, ExitStatus, Outcome, Part
+from cmappd.core.state import Cause, ExitStatus, Maintenance, Outcome, Part
 
 # Events ------------------------------------------------------------------------------
 
@@ -48,6 +48,18 @@ class Define:
 @dataclass(frozen=True, slots=True)
 class Remove:
     """The definition is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Maintain:
+    """Somebody begins to work on it, or goes on with other words."""
+
+    maintenance: Maintenance
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceOver:
+    """The work is done, or its time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +135,8 @@ Event = (
     | Restart
     | Define
     | Remove
+    | Maintain
+    | MaintenanceOver
     | Launched
     | NotLaunched
     | Exited

@@ -80,6 +80,17 @@ class ExitStatus(msgspec.Struct, frozen=True):
         return self.code if self.signal is None else 128 + self.signal
 
 
+class Maintenance(msgspec.Struct, frozen=True):
+    """Somebody works on an application, until this instant, and it is to be left alone.
+
+    ``by`` is who said so, ``reason`` a sentence for people.
+    """
+
+    until: float
+    by: str
+    reason: str = ""
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """How a run ended. ``detail`` is a sentence for people; ``success`` the policy's verdict."""
 

@@ -44,6 +44,7 @@ def definition(
     health: Health | None = None,
     kind: Kind = "simple",
     commands: tuple[int, int, int] = (0, 0, 0),
+    autostart: bool = False,
 ) -> Application:
     """A database, restarted by the policy after 1 s (``delay``), 2 s, 4 s, ... up to 8 s.
 
@@ -61,6 +62,7 @@ def definition(
         stop=Stop(command=stop, tree=tree, timeout=stop_timeout, after=after),
         restart=Restart(policy=policy, limit=limit, window=WINDOW, delay=delay, max_delay=8.0),
         health=health,
+        autostart=autostart,
     )
 
 

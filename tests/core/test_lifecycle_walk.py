@@ -32,6 +32,9 @@ accounted_for       every run that ends has its outcome recorded, under its own 
 earlier_runs        words of an earlier run change nothing
 budget              the policy restarts what it is for, and after somebody asked at most
                     ``limit`` times within the window, each after a doubled delay
+maintenance         while it is on, no run begins that nobody asked for, none is ended but by a
+                    request or by the end of its main process, and the budget is not touched;
+                    when it is over, what was put off is due, and within its usual time
 removed             what is removed gets no new run, and is not wished up
 time_moves          what the time brings is known to the phase, and is not brought again
                     at once
@@ -66,6 +69,8 @@ from cmappd.core.events import (
     Kill,
     Launched,
     MainFound,
+    Maintain,
+    MaintenanceOver,
     NotLaunched,
     Remove,
     Restart,
@@ -77,13 +82,25 @@ from cmappd.core.events import (
 from cmappd.core.lifecycle import App
 from cmappd.core.lifecycle.app import is_up
 from cmappd.core.lifecycle.table import TABLE
-from cmappd.core.state import ALIVE, REQUESTED, Cause, ExitStatus, Goal, Health, Part, Phase
+from cmappd.core.state import (
+    ALIVE,
+    REQUESTED,
+    Cause,
+    ExitStatus,
+    Goal,
+    Health,
+    Maintenance,
+    Part,
+    Phase,
+)
 from tests.core.definitions import LIMIT, WINDOW, definition, fresh, health
 
 TIMED = {Phase.STARTING, Phase.STOPPING, Phase.KILLING, Phase.BACKOFF}
 REST = {Phase.STOPPED, Phase.FAILED}
 CHECKED = {Phase.STARTING, Phase.RUNNING}
 MAIN_PID = 4711
+REQUESTS = (Start, Stop, Kill, Restart)
+MAINTENANCE = 5000.0  # seconds; longer than all that it puts off
 ENDINGS = (ExitStatus(code=0), ExitStatus(code=1), ExitStatus(signal=9), ExitStatus())
 
 # Each is walked with changes to its twin and back, which has other health checks. The start
@@ -121,11 +138,19 @@ DEFINITIONS: dict[str, tuple[Application, Application]] = {
         definition("on-failure", commands=(1, 1, 1)),
         definition("on-failure", tree=True),
     ),
+    "survives, autostart": (
+        definition("on-failure", autostart=True),
+        definition("never", ready="health", start_timeout=1.2, health=health(failures=1)),
+    ),
     "never, ready by health": (
         definition(ready="health", start_timeout=1.2, health=health("report")),
         definition(ready="health", start_timeout=1.2, health=health("restart", failures=1)),
     ),
 }
+
+
+# These are also walked under maintenance, which doubles them.
+MAINTAINED = {"ready by health", "always", "daemonises, checked", "survives, autostart"}
 
 
 # The world ---------------------------------------------------------------------------
@@ -227,6 +252,7 @@ class State:
     world: World
     now: float
     twins: tuple[Application, Application]  # the definitions that may be in force
+    maintained: bool = False  # whether somebody may work on it
 
 
 COVERED: set[tuple[Phase, type[Event]]] = set()
@@ -269,6 +295,9 @@ def _restarts(before: App, after: App, event: Event, world: World, now: float) -
         return recent
     assert after.phase is Phase.BACKOFF, "budget: at once"
     assert after.deadline is not None
+    if after.maintenance is not None:
+        assert after.deadline == after.maintenance.until, "maintenance"
+        return recent
     full = min(rule.delay * 2 ** len(recent), rule.max_delay)
     assert 0.75 * full <= after.deadline - now <= full, "budget: delay"
     return (*recent, now)
@@ -295,10 +324,36 @@ def step_holds(
     if after.deadline is not None and after.phase is not before.phase:
         assert after.deadline >= now, "deadlines"
     _conclusion_holds(before, after, actions)
+    if before.maintenance is not None:
+        _maintenance_holds(before, event, after, now)
     if _ended(before, after):
         assert before.run is not None
         assert after.last is not None, "accounted_for"
         assert after.last.run == before.run.id, "accounted_for"
+
+
+def _maintenance_holds(before: App, event: Event, after: App, now: float) -> None:
+    if isinstance(event, MaintenanceOver):
+        assert after.maintenance is None, "maintenance"
+        usual = {
+            Phase.STARTING: max(1.0, after.definition.start.timeout),
+            Phase.BACKOFF: after.definition.restart.delay,
+        }.get(after.phase)
+        if usual is not None:
+            assert after.deadline is not None
+            assert after.deadline <= now + usual, "maintenance: its usual time"
+        return
+    asked = isinstance(event, REQUESTS)
+    restarted = before.run is not None and before.run.ending in REQUESTED
+    renewed = before.goal is Goal.UP and after.last is not None and after.last.cause in REQUESTED
+    if after.serial != before.serial:
+        assert asked or restarted or renewed or before.phase in TIMED - {Phase.BACKOFF}, (
+            "maintenance: nobody asked for a run"
+        )
+    if not asked:
+        assert len(after.restarts) <= len(before.restarts), "maintenance: budget"
+    if not asked and is_up(before) and not isinstance(event, Exited | Gone):
+        assert after.phase in CHECKED, "maintenance: ended, and nobody asked"
 
 
 def _conclusion_holds(before: App, after: App, actions: tuple[Action, ...]) -> None:
@@ -367,6 +422,10 @@ def asked(state: State) -> Iterator[Event]:
     yield Remove()
     for twin in state.twins:
         yield Define(twin)
+    if state.maintained:
+        yield Maintain(Maintenance(state.now + MAINTENANCE, "uid 0"))
+        if state.app.maintenance is not None:
+            yield MaintenanceOver()
 
 
 def launched(app: App, run: str, part: Part) -> Launched:
@@ -454,10 +513,12 @@ def key(state: State) -> object:
     held = [part[1] if part else None for part in (world.spawning, world.helper)]
     lives = [one is not None for one in (world.main, world.left, world.behind)]
     last = (app.last.cause, app.last.success) if app.last and app.run is None else None
+    autostart = app.definition.autostart and app.last is None
     recent = sum(now - instant < WINDOW for instant in app.restarts)
     counted = sum(now - instant < WINDOW for instant in world.restarts)
     return (
         app.definition is state.twins[0],
+        *(app.maintenance is not None, autostart),
         *(app.goal, app.phase, app.removed, app.serial > 0, last, recent, counted),
         *(*held, *lives, world.checking is not None, len(app.restarts), _run_key(app, now)),
     )
@@ -496,7 +557,9 @@ class Walk:
 def walk(name: str) -> Walk:
     """Breadth first from a fresh application, until nothing new is found."""
     COVERED.clear()
-    first = State(fresh(DEFINITIONS[name][0]), World(), 1000.0, DEFINITIONS[name])
+    first = State(
+        fresh(DEFINITIONS[name][0]), World(), 1000.0, DEFINITIONS[name], name in MAINTAINED
+    )
     found = Walk({key(first): first})
     waiting = deque([first])
     while waiting:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from cmappd.core.config import Application
 from cmappd.core.events import Action
-from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Part, Phase
+from cmappd.core.state import Cause, ExitStatus, Goal, Health, Maintenance, Outcome, Part, Phase
 
 Kind = Literal["simple", "forking", "oneshot"]
 
@@ -57,6 +57,7 @@ class App(Struct, frozen=True):
     restarts: tuple[float, ...] = ()  # when the guest restarted it
     last: Outcome | None = None  # how the run before ended
     removed: bool = False  # its stanza is gone: it may end, and not start
+    maintenance: Maintenance | None = None  # while it is there, only what was asked for is done
 
 
 Step = tuple[App, tuple[Action, ...]]

@@ -43,7 +43,7 @@ def checked(app: App, event: Checked, now: float) -> Step:
     if -streak < health.failures:
         return plan_check(replace(app, run=run), now, 1), ()
     app = replace(app, run=replace(run, health=Health.UNHEALTHY))
-    if health.action == "report":
+    if health.action == "report" or app.maintenance is not None:
         return plan_check(app, now, 1), ()
     return end(app, Cause.UNHEALTHY, f"unhealthy: {event.detail}", now)
 

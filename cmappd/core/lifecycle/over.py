@@ -186,6 +186,8 @@ def _apply_policy(app: App, outcome: Outcome, now: float) -> Step:
     wanted = rule.policy == "always" or (rule.policy == "on-failure" and not outcome.success)
     if not wanted or len(restarts) >= rule.limit:
         return conclude(app, outcome)
+    if app.maintenance is not None:  # put off, and not counted
+        return enter(app, Phase.BACKOFF, max(app.maintenance.until, now), None), ()
     delay = policy.back_off(len(restarts), rule.delay, rule.max_delay, chance)
     app = replace(app, restarts=(*restarts, now))
     return enter(app, Phase.BACKOFF, now + delay, None), ()

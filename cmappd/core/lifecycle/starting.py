@@ -77,6 +77,9 @@ def start_timed_out(app: App, _event: TimedOut, now: float) -> Step:
     start, run = app.definition.start, live_run(app)
     if start.ready != "health" and run.pid is not None:
         return enter(app, Phase.RUNNING, None, run), ()
+    if app.maintenance is not None:
+        limit = None if run.limit is None else now + start.timeout
+        return enter(app, Phase.STARTING, now + start.timeout, replace(run, limit=limit)), ()
     if run.part is Part.START:
         detail = f"start.command did not end within {start.timeout:g} s"
         return end(app, Cause.NOT_STARTED, detail, now)

@@ -32,6 +32,8 @@ from cmappd.core.events import (
     Kill,
     Launched,
     MainFound,
+    Maintain,
+    MaintenanceOver,
     NotLaunched,
     Remove,
     Restart,
@@ -39,7 +41,7 @@ from cmappd.core.events import (
     Stop,
     TimedOut,
 )
-from cmappd.core.lifecycle import definition, ending, health, over, starting
+from cmappd.core.lifecycle import definition, ending, health, maintenance, over, starting
 from cmappd.core.lifecycle.app import App, Step, is_up
 from cmappd.core.state import Phase
 
@@ -89,11 +91,18 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
     (P.KILLING, Kill): ending.want_down,
     (P.KILLING, Restart): ending.restart_ending,
     (P.BACKOFF, TimedOut): lambda app, _event, now: starting.launch(app, now),
+    (P.BACKOFF, Start): maintenance.start_waiting,
     (P.BACKOFF, Stop): over.stop_waiting,
     (P.BACKOFF, Kill): over.stop_waiting,
     (P.BACKOFF, Restart): starting.start,
     (P.BACKOFF, Remove): over.remove_waiting,
     **{(phase, Define): definition.define for phase in Phase},
+    **{(phase, Maintain): maintenance.maintain for phase in Phase},
+    (P.BACKOFF, Maintain): maintenance.maintain_waiting,
+    **{(phase, MaintenanceOver): maintenance.over for phase in Phase},
+    (P.STOPPED, MaintenanceOver): maintenance.over_stopped,
+    (P.STARTING, MaintenanceOver): maintenance.over_starting,
+    (P.BACKOFF, MaintenanceOver): maintenance.over_waiting,
     **{(phase, Remove): definition.remove for phase in Phase if phase is not P.BACKOFF},
 }
 
@@ -109,6 +118,8 @@ def step(app: App, event: Event, now: float) -> Step:
 
 def resume(app: App, now: float) -> App:
     """The application as an earlier supervisor left it: no health check of it is under way."""
+    if app.phase is Phase.BACKOFF:
+        return _resume_waiting(app, now)
     if app.run is None:
         return app
     run = replace(app.run, checking=False, check_due=None)
@@ -120,16 +131,26 @@ def resume(app: App, now: float) -> App:
     return app
 
 
+def _resume_waiting(app: App, now: float) -> App:
+    """Its restart is put off where that is so now, and not where it was so then."""
+    assert app.deadline is not None
+    if app.maintenance is not None:
+        return replace(app, deadline=max(app.deadline, app.maintenance.until))
+    return replace(app, deadline=min(app.deadline, now + app.definition.restart.max_delay))
+
+
 def wake(app: App) -> float | None:
     """When time alone brings the next event; None if it brings none."""
     check_due = app.run.check_due if app.run is not None else None
-    if app.deadline is None or check_due is None:
-        return app.deadline if check_due is None else check_due
-    return min(app.deadline, check_due)
+    over = app.maintenance.until if app.maintenance is not None else None
+    return min((one for one in (app.deadline, check_due, over) if one is not None), default=None)
 
 
 def due(app: App, now: float) -> Event | None:
     """The event that the time has brought, if any."""
+    # First, because it says what the others mean.
+    if app.maintenance is not None and now >= app.maintenance.until:
+        return MaintenanceOver()
     if app.deadline is not None and now >= app.deadline:
         return TimedOut()
     if app.run is not None and app.run.check_due is not None and now >= app.run.check_due:
