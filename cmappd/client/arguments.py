@@ -27,6 +27,7 @@ class Arguments(NamedTuple):
     timeout: float | None
     config: str
     log_file: str | None
+    ready_fd: int | None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,6 +45,8 @@ def parse(words: list[str]) -> Arguments:
         raise UsageError(f"--takeover changes nothing: --{verb} takes no ownership")
     if given.timeout is not None and verb == "run":
         raise UsageError("--timeout is for --start, --stop, --status and --check")
+    if given.ready_fd is not None and verb != "run":
+        raise UsageError("--ready-fd is for running, not for --start and the other verbs")
     return Arguments(
         given.app,
         given.guest,
@@ -53,6 +56,7 @@ def parse(words: list[str]) -> Arguments:
         given.timeout,
         os.path.abspath(given.config),
         _absolute(given.log_file),
+        given.ready_fd,
     )
 
 
@@ -80,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--report", metavar="FILE", help="write how it ended to FILE, as JSON")
     add("--config", metavar="FILE", default=settings.DEFAULT_FILE, help="default: %(default)s")
     add("--log-file", metavar="FILE", help="log to FILE too; SIGHUP reopens it")
+    add("--ready-fd", metavar="FD", type=_descriptor, help="write a line to FD when it is ready")
     add("--version", action="version", version=f"cmappmgr {cmappd.__version__}")
     return parser
 
@@ -96,3 +101,15 @@ def _duration(text: str) -> float:
     if seconds <= 0:
         raise argparse.ArgumentTypeError("must be above zero")
     return seconds
+
+
+def _descriptor(text: str) -> int:
+    """An open one, looked at before anything else could be opened under its number."""
+    number = int(text) if text.isascii() and text.isdecimal() else 0
+    if number < 3:
+        raise argparse.ArgumentTypeError("must be a number from 3")
+    try:
+        os.fstat(number)
+    except (OSError, OverflowError):
+        raise argparse.ArgumentTypeError(f"descriptor {text} is not open") from None
+    return number

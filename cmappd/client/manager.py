@@ -20,7 +20,7 @@ from cmappd.client.call import Opener
 from cmappd.client.link import Link, LinkError
 from cmappd.client.log import INFO, Log
 from cmappd.client.settings import Guest, Intervals, Settings
-from cmappd.core.follow.actions import Action, Close, Connect, Exit, Send, Terms
+from cmappd.core.follow.actions import Action, Close, Connect, Exit, Ready, Send, Terms
 from cmappd.core.follow.actions import Log as Say
 from cmappd.core.follow.follower import Follower
 from cmappd.core.follow.verdicts import exit_as
@@ -108,7 +108,7 @@ def _carry_out(asked: Arguments, chosen: Settings, guest: Guest, log: Log) -> Ex
     )
     # A script's --start dies of SIGTERM as any command does; what it started runs on.
     wakening = _wake_on(signal.SIGHUP, *(STOPPING if asked.verb == "run" else ()))
-    return Driver(Follower(terms, time.monotonic()), opener, log, wakening).run()
+    return Driver(Follower(terms, time.monotonic()), opener, log, wakening, asked.ready_fd).run()
 
 
 def _answer(
@@ -141,12 +141,23 @@ def _answer(
 class Driver:
     """Tells a follower what happens, and carries out what it asks for."""
 
-    def __init__(self, follower: Follower, opener: Opener, log: Log, wakening: int) -> None:
-        """``wakening`` is a descriptor from which the numbers of signals are read."""
+    def __init__(
+        self,
+        follower: Follower,
+        opener: Opener,
+        log: Log,
+        wakening: int,
+        ready_fd: int | None = None,
+    ) -> None:
+        """``wakening`` is a descriptor from which the numbers of signals are read.
+
+        To ``ready_fd`` a line is written when the application is ready.
+        """
         self._follower = follower
         self._opener = opener
         self._log = log
         self._wakening = wakening
+        self._ready_fd = ready_fd
         self._link: Link | None = None
         self._end: Exit | None = None
 
@@ -218,8 +229,18 @@ class Driver:
                     self._connect(until)
                 case Close():
                     self._close()
+                case Ready():
+                    self._tell_ready()
                 case Exit():
                     self._end = action
+
+    def _tell_ready(self) -> None:
+        if self._ready_fd is None:
+            return
+        with suppress(OSError):  # whoever asked is gone, or does not read: nothing depends on it
+            os.set_blocking(self._ready_fd, False)
+            os.write(self._ready_fd, b"ready\n")
+        os.close(self._ready_fd)
 
     def _connect(self, until: float) -> None:
         try:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -112,6 +113,35 @@ def test_sigterm_stops_the_application_and_ends_with_0(site: Site) -> None:
         code, _, errors = finish(process)
     assert code == 0
     assert "exit 0, stopped" in errors
+
+
+def test_it_tells_on_a_descriptor_when_the_application_is_ready(site: Site) -> None:
+    go_on = threading.Event()
+
+    def slow(peer: Conversation) -> None:
+        peer.grant(STARTING)
+        go_on.wait(DEADLINE)
+        peer.say(State(0, RUNNING, "b1", "e1"))
+        conclude(peer, EXIT_3)
+
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    log = site.directory / "log"
+    with site.peer(slow) as peer, open(reading, "rb") as told:
+        words = ("--app", "oracle", "--config", site.configure(peer.port), "--log-file", log)
+        process = start("manager", *words, "--ready-fd", str(writing), pass_fds=(writing,))
+        os.close(writing)
+        wait_for(lambda: "starting" in read(log))
+        assert told.read() is None
+        go_on.set()
+        assert finish(process)[0] == 3
+        assert told.read() == b"ready\n"
+
+
+@pytest.mark.parametrize("fd", ["2", "63", "x"])
+def test_a_descriptor_that_is_none_is_a_usage_error(site: Site, fd: str) -> None:
+    code, _, errors = run("manager", "--app", "oracle", "--ready-fd", fd)
+    assert (code, "--ready-fd" in errors) == (200, True)
 
 
 def test_a_second_sigterm_kills(site: Site) -> None:

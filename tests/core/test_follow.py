@@ -7,7 +7,18 @@ import pytest
 
 from cmappd import reasons
 from cmappd.core.follow import actions as follow_actions
-from cmappd.core.follow.actions import Action, Close, Connect, Exit, Failure, Log, Send, Terms, Wish
+from cmappd.core.follow.actions import (
+    Action,
+    Close,
+    Connect,
+    Exit,
+    Failure,
+    Log,
+    Ready,
+    Send,
+    Terms,
+    Wish,
+)
 from cmappd.core.follow.follower import Follower
 from cmappd.core.follow.following import Stage
 from cmappd.core.messages import (
@@ -97,6 +108,15 @@ def test_it_connects_greets_claims_and_follows() -> None:
     assert "running, pid 7" in logged(follower.message(state(2), 100.3))
     assert follower.stage is Stage.FOLLOWING
     assert follower.deadline == 105.3
+
+
+def test_it_is_ready_once_and_not_before_the_application_is() -> None:
+    starting = AppStatus("oracle", Goal.UP, Phase.STARTING, run="r1", pid=7)
+    follower = greeted()
+    assert Ready() not in follower.message(state(2, starting), 0.3)
+    assert follower.message(state(), 0.4).count(Ready()) == 1
+    assert Ready() not in follower.message(state(status=starting), 0.5)
+    assert Ready() not in follower.message(state(), 0.6)
 
 
 def test_what_is_refused_at_first_is_tried_again_with_a_growing_delay() -> None:

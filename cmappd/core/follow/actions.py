@@ -61,6 +61,10 @@ class Log(NamedTuple):
     run: str | None
 
 
+class Ready(NamedTuple):
+    """The application runs and is ready, for the first time."""
+
+
 class Exit(NamedTuple):
     """End the process with this code. ``outcome`` is how the run ended, where that is known."""
 
@@ -71,7 +75,7 @@ class Exit(NamedTuple):
     outcome: Outcome | None = None
 
 
-Action = Connect | Close | Send | Log | Exit
+Action = Connect | Close | Send | Log | Ready | Exit
 
 
 class Wish(Enum):

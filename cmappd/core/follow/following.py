@@ -41,6 +41,7 @@ class Following:
         self.guest: tuple[str, str] | None = None  # boot id and epoch
         self.rebooted = False  # since the last link
         self.status: AppStatus | None = None  # None until the application was claimed once
+        self.ready = False  # it was seen running
         self.cleared = False  # an outcome of an earlier manager's run was out of the way
         self.silences = 0  # polls answered by "it is over" without an Ended
         # Of what was asked.

@@ -2,7 +2,7 @@
 
 from cmappd import reasons
 from cmappd.core import wording
-from cmappd.core.follow.actions import Exit, Log, Wish
+from cmappd.core.follow.actions import Exit, Log, Ready, Wish
 from cmappd.core.follow.claim import ask_to_stop, claim, finish, settle
 from cmappd.core.follow.following import Following, Stage
 from cmappd.core.follow.verdicts import (
@@ -62,6 +62,9 @@ def _note(f: Following, state: State) -> None:
     f.guest = (state.boot_id, state.epoch)
     for line in lines:
         f.do(Log(line, f.run))
+    if state.status.phase is Phase.RUNNING and not f.ready:
+        f.ready = True
+        f.do(Ready())
 
 
 def _has_started(f: Following, state: State) -> bool:
