@@ -54,7 +54,9 @@ ACROSS = {
     ("system.cgroup", "system.process"),
     ("system.cgroup", "system.proc"),
     # A cgroup, and where it is made.
+    ("system.cgroupfs", "system.cgroup"),
     ("system.hierarchy", "system.cgroup"),
+    ("system.hierarchy", "system.cgroupfs"),
     ("system.hierarchy", "system.proc"),
     # Health checks have one kind of result; those by a network speak TLS as all others do.
     ("system.netprobe", "system.probe"),

@@ -108,17 +108,19 @@ def _ask(call: Call, request: Message, timeout: float = CONNECT) -> Iterator[Rep
 def _status(asked: "Namespace") -> int:
     call = _connect(asked)
     statuses: list[AppStatus] = []
-    problems = ""
+    problems = about = ""
     for reply in _ask(call, Status(call.seq(), tuple(asked.apps)), timeout=30.0):
         if isinstance(reply, State):
             statuses.append(reply.status)
         elif isinstance(reply, Done):
-            problems = reply.text
+            problems, about = reply.text, reply.about
     if asked.json:
-        _print_json(call, statuses, problems)
+        _print_json(call, statuses, problems, about)
         return 0
     count = f"{len(statuses)} application{'' if len(statuses) == 1 else 's'}"
     print(f"{printable(call.welcome.guest)}: cmappserver {call.welcome.software}, {count}")
+    for line in about.splitlines() if asked.verbose else ():
+        print(printable(line))
     for line in problems.splitlines():
         print(f"problem: {printable(line)}")
     if statuses:
@@ -126,7 +128,7 @@ def _status(asked: "Namespace") -> int:
     return 0
 
 
-def _print_json(call: Call, statuses: list[AppStatus], problems: str) -> None:
+def _print_json(call: Call, statuses: list[AppStatus], problems: str, about: str) -> None:
     import msgspec
 
     whole = {
@@ -135,6 +137,7 @@ def _print_json(call: Call, statuses: list[AppStatus], problems: str) -> None:
         "boot_id": call.welcome.boot_id,
         "epoch": call.welcome.epoch,
         "problems": problems.splitlines(),
+        "about": about.splitlines(),
         # All fields, also those that have their usual value.
         "apps": [{field: getattr(s, field) for field in s.__struct_fields__} for s in statuses],
     }
@@ -192,10 +195,11 @@ def _version(asked: "Namespace") -> int:
 def _check(asked: "Namespace") -> int:
     from cmappd.server.check import check
 
-    count, findings = check(os.path.abspath(asked.file))
+    count, findings, notes = check(os.path.abspath(asked.file))
     if findings:
         return _complain("\n".join(findings), FAILED)
     print(f"{asked.file}: ok, {count} application{'' if count == 1 else 's'}")
+    print(notes)
     return 0
 
 

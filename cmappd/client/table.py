@@ -73,6 +73,8 @@ def _notes(status: AppStatus) -> list[str]:
         notes.append("restart pending")
     if status.removed:
         notes.append("removed")
+    if status.oom_kills:
+        notes.append(wording.oom_text(status.oom_kills))
     if status.survivors:
         notes.append(f"left: pid {', '.join(map(str, status.survivors))}")
     if status.problem:

@@ -85,12 +85,22 @@ class Exited:
     """The process of a command has ended. ``empty``: and nothing else is left of the tree.
 
     ``stop.after`` has a tree of its own, because it is launched when the run's is gone.
+    ``oom_kills`` is how many processes of the run the kernel has killed for memory by then.
     """
 
     run: str
     status: ExitStatus
     empty: bool
     part: Part = Part.MAIN
+    oom_kills: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """The kernel has killed so many of its processes for memory by now, and the run goes on."""
+
+    run: str
+    oom_kills: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +150,7 @@ Event = (
     | Launched
     | NotLaunched
     | Exited
+    | Killed
     | MainFound
     | Gone
     | Checked

@@ -130,6 +130,7 @@ class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     next_in: float | None = None  # in BACKOFF: until the next launch
     confined: bool = False  # its tree is known by a cgroup, and not by what processes show
     survivors: tuple[int, ...] = ()  # pids that SIGKILL did not end
+    oom_kills: int = 0  # processes of the live run that the kernel has killed for memory
     definition: str = ""  # a hash of the definition in force
     restart_pending: bool = False  # a launch key has changed since the launch
     removed: bool = False  # its stanza is gone; it leaves when it ends
@@ -165,9 +166,13 @@ class Text(Message, frozen=True, tag="text"):
 
 
 class Done(Message, frozen=True, tag="done"):
-    """The request has been carried out; ``text`` says so to a person."""
+    """The request has been carried out; ``text`` says so to a person.
+
+    ``about`` is, after Status, what holds for all of this guest: for its administrator only.
+    """
 
     text: str = ""
+    about: str = ""
 
 
 class Refused(Message, frozen=True, tag="refused"):

@@ -15,6 +15,7 @@ _REASONS = {
     Cause.NOT_STARTED: reasons.NOT_STARTED,
     Cause.NOT_READY: reasons.NOT_READY,
     Cause.UNHEALTHY: reasons.UNHEALTHY,
+    Cause.OUT_OF_MEMORY: reasons.OUT_OF_MEMORY,
     Cause.UNKNOWN: reasons.UNKNOWN_STATUS,
 }
 

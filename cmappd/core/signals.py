@@ -11,6 +11,8 @@ _WORDS = (
 )
 NAMES: Mapping[int, str] = {number: f"SIG{word}" for number, word in enumerate(_WORDS.split(), 1)}
 
+KILL = 9
+
 
 def text(number: int) -> str:
     """The signal for people: "SIGKILL (signal 9)"; real-time signals have only a number."""

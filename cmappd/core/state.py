@@ -53,6 +53,7 @@ class Cause(StrEnum):
     NOT_STARTED = "not-started"  # it could not be executed
     NOT_READY = "not-ready"  # it was not ready within start.timeout
     UNHEALTHY = "unhealthy"  # its health command failed too often
+    OUT_OF_MEMORY = "out-of-memory"  # the kernel killed its main process for memory
     UNKNOWN = "unknown"  # it ended, and its status cannot be known
 
 

@@ -31,6 +31,7 @@ _CAUSES = {
     Cause.NOT_STARTED: "could not be started",
     Cause.NOT_READY: "did not become ready in time",
     Cause.UNHEALTHY: "ended for failed health checks",
+    Cause.OUT_OF_MEMORY: "killed by the kernel for memory",
     Cause.UNKNOWN: "ended, and its status cannot be known",
 }
 
@@ -47,6 +48,11 @@ def status_text(status: ExitStatus) -> str:
     return "" if status.code is None else f"exit code {status.code}"
 
 
+def oom_text(kills: int) -> str:
+    """What a run has lost that goes on."""
+    return f"the kernel has killed {kills} of its processes for memory; it runs on"
+
+
 def outcome_text(outcome: Outcome) -> str:
     """How a run ended, in one line."""
     known = status_text(outcome.status)
@@ -59,6 +65,7 @@ def changes(old: AppStatus | None, new: AppStatus) -> list[Line]:
     return [
         *_phase(old, new),
         *_survivors(old, new),
+        *_memory(old, new),
         *_health(old, new),
         *_definition(old, new),
         *_owner(old, new),
@@ -104,6 +111,11 @@ def _survivors(old: AppStatus | None, new: AppStatus) -> list[Line]:
     if not new.survivors or (old is not None and old.survivors == new.survivors):
         return []
     return [Line(f"SIGKILL does not end pid {', '.join(map(str, new.survivors))}", ERROR)]
+
+
+def _memory(old: AppStatus | None, new: AppStatus) -> list[Line]:
+    before = old.oom_kills if old is not None and old.run == new.run else 0
+    return [Line(oom_text(new.oom_kills), WARNING)] if new.oom_kills > before else []
 
 
 def _health(old: AppStatus | None, new: AppStatus) -> list[Line]:

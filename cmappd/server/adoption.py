@@ -29,7 +29,7 @@ def resume(runner: Runner, app: App, main: Identity | None) -> None:
         text = "cmappserver ended before it was launched"
         runner.post(NotLaunched(run.id, text, run.part))
         return
-    _adopt(runner, run.id, main, members)
+    _adopt(runner, app, run, main, members)
     if not run.launched or (run.kind == "simple" and run.part is Part.MAIN and not run.pid):
         runner.post(Launched(run.id, main.pid, run.part))
     _go_on(runner, app, run, main)
@@ -39,7 +39,7 @@ def take_up(runner: Runner, app: App, main: Identity) -> None:
     """Supervise a run of which there is no record."""
     assert app.run is not None
     runner.output.resume(app.definition)
-    _adopt(runner, app.run.id, main, _given_back(runner, app.run.id))
+    _adopt(runner, app, app.run, main, _given_back(runner, app.run.id))
     runner.deaths.watch(app.run.id, Part.MAIN, main)
 
 
@@ -68,10 +68,10 @@ def _resume_after(runner: Runner, run: str) -> None:
     runner.deaths.watch(run, Part.AFTER, process)
 
 
-def _adopt(runner: Runner, run: str, main: Identity, members: list[Identity]) -> None:
-    runner.world.forest.adopt(run, main, members)
-    runner.world.forest.know_output(run, runner.output.fifo)
-    runner.confinement.resume(run)
+def _adopt(runner: Runner, app: App, run: Run, main: Identity, members: list[Identity]) -> None:
+    runner.world.forest.adopt(run.id, main, members)
+    runner.world.forest.know_output(run.id, runner.output.fifo)
+    runner.confinement.resume(run, app.definition)
     runner.main = main
 
 

@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from cmappd.core.config import Application, Tls
 from cmappd.errors import CmappdError
 from cmappd.server.certificates import load_certificates
+from cmappd.server.cgroups import about_machine
+from cmappd.server.confinement import resources_of
 from cmappd.server.launches import launch_of
 from cmappd.server.load import load
+from cmappd.system.cgroup import Resources
+from cmappd.system.hierarchy import lacking
 
 
-def check(path: str) -> tuple[int, list[str]]:
+def check(path: str) -> tuple[int, list[str], str]:
     """How many applications a configuration has, and all that is wrong with it, a line each.
 
-    Raises ConfigError when cmappserver could not start with it at all.
+    The third is what this machine has to offer, in lines. Raises ConfigError when cmappserver
+    could not start with it at all.
     """
     config = load(path)
     findings = [str(problem) for problem in config.problems]
@@ -21,7 +26,7 @@ def check(path: str) -> tuple[int, list[str]]:
         findings += _certificates(config.tls)
     for name, app in sorted(config.apps.items()):
         findings += [f"apps.{name}: {finding}" for finding in _application(name, app)]
-    return len(config.apps), findings
+    return len(config.apps), findings, about_machine()
 
 
 def _certificates(section: Tls) -> Iterator[str]:
@@ -36,6 +41,11 @@ def _application(name: str, app: Application) -> Iterator[str]:
         launch_of(name, "", app, app.command, output=-1)
     except CmappdError as error:
         yield str(error)
+    try:
+        yield from lacking(resources_of(app)).splitlines()
+    except CmappdError as error:
+        if resources_of(app) != Resources():
+            yield f"cannot limit resources: {error}"
     for key, command in app.commands.items():
         if not os.access(command[0], os.X_OK):
             yield f"{key}: cannot execute '{command[0]}': it is missing, or not executable"

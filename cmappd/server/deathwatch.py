@@ -58,6 +58,7 @@ class Deathwatch:
         if part in (Part.STOP, Part.AFTER) and status.code != 0:
             text = status_text(status) or "an unknown status"
             self._world.log.warning("%s: %s ended with %s", self._name, part, text)
+        kills = self._confinement.oom_kills  # before the cgroup goes
         try:
             empty = self._is_empty(run, part)
         except OSError:  # of /proc, without a free descriptor: it will be looked at again
@@ -66,7 +67,7 @@ class Deathwatch:
             self._over(run, part)
         else:
             self.linger(run, part)
-        self._post(Exited(run, status, empty, part))
+        self._post(Exited(run, status, empty, part, kills))
 
     def linger(self, run: str, part: Part) -> None:
         """A command has ended, and the rest of the tree has not: have the end of that posted."""

@@ -16,6 +16,7 @@ from cmappd import __version__
 from cmappd.core.config import Config
 from cmappd.errors import CmappdError, ConfigError
 from cmappd.server import log
+from cmappd.server.cgroups import open_cgroups
 from cmappd.server.connections import Connections
 from cmappd.server.leftovers import find_leftovers
 from cmappd.server.listeners import Listeners
@@ -26,7 +27,7 @@ from cmappd.server.reload import Reloader
 from cmappd.server.store import Record, Store
 from cmappd.server.world import World
 from cmappd.system import files, limits
-from cmappd.system.hierarchy import Hierarchy, name_of, open_hierarchy
+from cmappd.system.hierarchy import Hierarchy
 from cmappd.system.notify import notify
 from cmappd.system.proc import snapshot
 from cmappd.system.process import become_supervisor
@@ -87,7 +88,7 @@ async def _serve(loader: Loader, config: Config) -> None:
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_follow(watcher, loader, reloader)),
-                tasks.create_task(_keep_house(world, connections, reloader)),
+                tasks.create_task(_keep_house(world, registry, connections, reloader)),
             ]
             world.log.info("cmappserver %s is ready, pid %d", __version__, os.getpid())
             notify("READY=1")
@@ -127,7 +128,9 @@ def _prepare(config: Config) -> tuple[World, str, dict[str, Record]]:
     records, refused = store.load()
     for app, problem in refused.items():
         logger.error("%s: %s", app, problem)
-    hierarchy = _open_hierarchy(state, logger)
+    hierarchy, no_cgroups = open_cgroups(state)
+    if hierarchy is None:
+        logger.info("process trees are followed without cgroups: %s", no_cgroups)
     world = World(
         guest=socket.gethostname(),
         boot_id=boot_id,
@@ -137,20 +140,12 @@ def _prepare(config: Config) -> tuple[World, str, dict[str, Record]]:
         forest=Forest(),
         store=store,
         hierarchy=hierarchy,
+        no_cgroups=no_cgroups,
         log=logger,
         leftovers=find_leftovers(state, epoch, {record.epoch for record in records.values()}),
         cgroups={one.run: one for one in hierarchy.leftovers()} if hierarchy else {},
     )
     return world, config.server.control or os.path.join(state, "control.sock"), records
-
-
-def _open_hierarchy(state: str, logger: logging.Logger) -> Hierarchy | None:
-    """The cgroups of this server, which it finds again by its state directory."""
-    try:
-        return open_hierarchy(name_of(state))
-    except ConfigError as error:
-        logger.info("process trees are followed without cgroups: %s", error)
-        return None
 
 
 def _boot_id() -> str:
@@ -176,13 +171,19 @@ async def _follow(watcher: Watcher, loader: Loader, reloader: Reloader) -> None:
         watcher.update(loader.watched())
 
 
-async def _keep_house(world: World, connections: Connections, reloader: Reloader) -> None:
+async def _keep_house(
+    world: World, registry: Registry, connections: Connections, reloader: Reloader
+) -> None:
     for sweeps in itertools.count(1):
         await asyncio.sleep(SWEEP_INTERVAL)
         connections.sweep()
+        for supervisor in registry.supervisors():
+            supervisor.look()
         if sweeps % OBSERVE_EVERY == 0:
             with contextlib.suppress(OSError):  # too many open files: the next time will do
                 world.forest.observe(snapshot())
+                if world.hierarchy is not None:
+                    world.hierarchy.leftovers()  # removes what would not go before
             if reloader.service_problems:  # an address may have come up meanwhile
                 await reloader.begin()
 
@@ -211,6 +212,16 @@ def _leave(world: World, connections: Connections) -> None:
     notify("STOPPING=1")
     world.ending = True
     connections.close()
+    if world.hierarchy is not None:
+        _make_way(world.hierarchy, world.log)
+
+
+def _make_way(hierarchy: Hierarchy, logger: logging.Logger) -> None:
+    """systemd could not start the next cmappserver where controllers are enabled."""
+    with contextlib.suppress(OSError):
+        if hierarchy.in_the_way():
+            logger.warning("the limits of resources are lifted until the next cmappserver is ready")
+            hierarchy.disable()
 
 
 async def _end(

@@ -2,7 +2,7 @@
 
 from cmappd.core.lifecycle import App, Run
 from cmappd.core.state import Health, Phase
-from cmappd.core.wording import cause_text, outcome_text
+from cmappd.core.wording import cause_text, oom_text, outcome_text
 
 
 def narrate(before: App, after: App, now: float) -> list[str]:
@@ -18,6 +18,8 @@ def narrate(before: App, after: App, now: float) -> list[str]:
         lines.append(_phase(after, now))
     if after.run is not None and before.run is not None and after.run.id == before.run.id:
         lines += _health(before.run.health, after.run.health)
+        if after.run.oom_kills > before.run.oom_kills:
+            lines.append(oom_text(after.run.oom_kills))
     if after.removed and not before.removed:
         lines.append("removed from the configuration; it will not be started again")
     return lines

@@ -28,6 +28,7 @@ from cmappd.core.messages import (
 )
 from cmappd.core.session import Identity, Session
 from cmappd.errors import CmappdError, LocalProtocolError, ProtocolError
+from cmappd.server.cgroups import about
 from cmappd.server.items import Parted, Said
 from cmappd.server.registry import Registry
 from cmappd.server.reload import Reloader
@@ -231,7 +232,8 @@ class Peer:
             self.send(Refused(message.seq, reason, f"there is no application {names} to be seen"))
             return
         states = [State(message.seq, one, world.boot_id, world.epoch) for one in shown]
-        self.send(*states, Done(message.seq, self._problems()))
+        told = about(world)[:TEXT_SIZE] if self.administrator else ""
+        self.send(*states, Done(message.seq, self._problems(), told))
 
     def _may_see(self, status: AppStatus, wanted: tuple[str, ...]) -> bool:
         return (not wanted or status.app in wanted) and self._may_drive(status.app)

@@ -80,8 +80,7 @@ class Runner:
                 spec.environment[MAIN_PID] = str(self.main.pid)
             if part is Part.AFTER:  # its tree is not the run's
                 return launch(spec)
-            hold = definition.type != "simple" or part is not Part.MAIN
-            return self.confinement.launch(run, spec, hold)
+            return self.confinement.launch(run, part, spec, definition)
         finally:
             os.close(output)
 

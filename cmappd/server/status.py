@@ -56,7 +56,9 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
     """The status of an application; ``now`` is monotonic."""
     run, rule, owner = app.run, app.definition.restart, custody.owner
     bounded = rule.policy != "never"
-    problems = [one for one in (notes.problem, notes.unsaved, runner.output.problem) if one]
+    unlimited = runner.confinement.problem
+    problems = [notes.problem, notes.unsaved, runner.output.problem]
+    problems += [f"resources: {unlimited}"] if unlimited else []
     return AppStatus(
         app=app.name,
         goal=app.goal,
@@ -76,10 +78,12 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         next_in=_until(app.deadline, now) if app.phase is Phase.BACKOFF else None,
         confined=run is not None and bool(runner.confinement),
         survivors=runner.survivors(run.id) if run and run.kills >= KILLS_TO_SURVIVE else (),
+        oom_kills=run.oom_kills if run is not None else 0,
         definition=notes.definition_hash,
-        restart_pending=app.phase in ALIVE and notes.launched_as != notes.launch_hash,
+        restart_pending=app.phase in ALIVE
+        and (notes.launched_as != notes.launch_hash or bool(unlimited)),
         removed=app.removed,
-        problem="; ".join(problems)[:PROBLEM_LENGTH],
+        problem="; ".join(filter(None, problems))[:PROBLEM_LENGTH],
         last=app.last,
     )
 

@@ -168,8 +168,16 @@ class Supervisor:
                 self._step(item)
                 self.notes.define(definition)
                 self.runner.output.redefine(definition)
+                if self.app.run is not None:
+                    self.runner.confinement.redefine(definition)
             case _:
                 self._step(item)
+
+    def look(self) -> None:
+        """Look at what nothing tells of: call it every few seconds."""
+        killed = self.runner.confinement.lost(self.app, time.monotonic())
+        if killed is not None:
+            self.post(killed)
 
     def _wake(self) -> float | None:
         again = time.monotonic() + SAVE_AGAIN if self.notes.unsaved else None
@@ -321,7 +329,7 @@ class Supervisor:
 
     def _visible(self) -> tuple[object, ...]:
         app, run = self.app, self.app.run
-        described = (run.id, run.pid, run.health) if run is not None else None
+        described = (run.id, run.pid, run.health, run.oom_kills) if run is not None else None
         return app.goal, app.phase, described, app.removed, self.notes.problem, app.definition
 
     def _publish(self) -> None:

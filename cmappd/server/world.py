@@ -24,6 +24,7 @@ class World:
     forest: Forest
     store: Store
     hierarchy: Hierarchy | None  # of the runs' cgroups, where they can be had
+    no_cgroups: str  # why not
     log: logging.Logger
     # What an earlier cmappserver left running, and no application has been given back.
     leftovers: Leftovers = field(default_factory=dict)

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import os
 import re
-import select
 import signal
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,9 +32,9 @@ _LEAST_QUOTA = 1_000  # microseconds; the kernel refuses less
 
 
 class Resources(NamedTuple):
-    """``memory`` in bytes, without swap; ``cpu`` in processors; ``processes`` counts threads, too.
+    """``memory`` in bytes, ``cpu`` in processors; ``processes`` counts threads, too.
 
-    None is no limit.
+    None is no limit. What has its memory limited gets no swap: it would crawl, and not end.
     """
 
     memory: int | None = None
@@ -46,6 +45,7 @@ class Resources(NamedTuple):
         """What the interface files are to hold; the controller is what precedes the dot."""
         quota = None if self.cpu is None else max(round(self.cpu * _CPU_PERIOD), _LEAST_QUOTA)
         return {
+            "memory.swap.max": "max" if self.memory is None else "0",
             "memory.max": "max" if self.memory is None else str(self.memory),
             "cpu.max": "max" if quota is None else f"{quota} {_CPU_PERIOD}",
             "pids.max": "max" if self.processes is None else str(self.processes),
@@ -53,7 +53,8 @@ class Resources(NamedTuple):
 
     def controllers(self) -> list[str]:
         """The controllers that it takes."""
-        return [file.split(".")[0] for file, value in self.settings().items() if value != "max"]
+        limited = [file for file, value in self.settings().items() if value != "max"]
+        return list(dict.fromkeys(file.split(".")[0] for file in limited))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,7 @@ class Cgroup:
         """Whether no process is left here and below: one small read, and exact.
 
         Zombies do not count. From Linux 6.19 on a process may count for a moment after it was
-        waited for: ask again, or let `Vacancies` tell. Raises OSError where cgroups are not
-        to be seen any more.
+        waited for: ask again. Raises OSError where cgroups are not to be seen any more.
         """
         try:
             return _unpopulated(read(f"{self.path}/cgroup.events"))
@@ -166,15 +166,26 @@ class Cgroup:
             try:
                 write(f"{self.path}/{file}", value)
             except OSError as error:
-                if value == "max" and error.errno == errno.ENOENT:
+                unneeded = value == "max" or file == "memory.swap.max"  # a kernel without swap
+                if unneeded and error.errno == errno.ENOENT:
                     continue
                 raise ConfigError(
                     f"cannot limit {KEYS[file.split('.')[0]]}: "
                     f"cannot write {self.path}/{file}: {error.strerror}"
                 ) from error
 
+    def memory(self) -> int | None:
+        """Bytes of memory in use, caches of files included; None where they are not counted."""
+        try:
+            return int(read(f"{self.path}/memory.current"))
+        except OSError:
+            return None
+
     def oom_kills(self) -> int | None:
-        """How many processes were killed for memory; None if unknown, as it is after `remove`."""
+        """How many processes were killed for memory; None if unknown, as it is after `remove`.
+
+        Also when it was all of the machine that had no memory left.
+        """
         try:
             events = read(f"{self.path}/memory.events")
         except OSError:
@@ -191,56 +202,6 @@ def reopen(path: str) -> Cgroup | None:
     above, name = os.path.split(path)
     ours = name.startswith(RUN) and os.path.basename(above).startswith(HIERARCHY)
     return Cgroup(path) if ours and os.path.isabs(path) and _is_there(path) else None
-
-
-class Vacancies:
-    """Tells of cgroups that have become empty, each once.
-
-    For an event loop: when `fileno` is readable, `take`. A watched cgroup costs a descriptor
-    until it is told of. The kernel may wait 10 ms before it tells.
-    """
-
-    def __init__(self) -> None:
-        # epoll(7) rather than inotify(7): Python has it. asyncio does not wait for EPOLLPRI,
-        # but an epoll descriptor is itself readable when something has come.
-        self._epoll = select.epoll()
-        self._watched: dict[int, Cgroup] = {}
-
-    def fileno(self) -> int:
-        return self._epoll.fileno()
-
-    def watch(self, cgroup: Cgroup) -> None:
-        """Watch a cgroup that a process was added to; one that is empty by now is told at once.
-
-        Raises OSError, also if it is gone.
-        """
-        fd = os.open(f"{cgroup.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-        self._watched[fd] = cgroup
-        self._epoll.register(fd, select.EPOLLPRI)
-
-    def take(self) -> list[Cgroup]:
-        """Those that have become empty since the last call, or were removed. Never waits."""
-        return [self._drop(fd) for fd, _ in self._epoll.poll(0) if self._is_vacant(fd)]
-
-    @staticmethod
-    def _is_vacant(fd: int) -> bool:
-        try:
-            return _unpopulated(os.pread(fd, 4096, 0).decode())  # this also resets the event
-        except OSError as error:
-            if error.errno != errno.ENODEV:  # it was removed
-                raise
-            return True
-
-    def _drop(self, fd: int) -> Cgroup:
-        self._epoll.unregister(fd)
-        os.close(fd)
-        return self._watched.pop(fd)
-
-    def close(self) -> None:
-        """Watch nothing any more."""
-        for fd in list(self._watched):
-            self._drop(fd)
-        self._epoll.close()
 
 
 # The files of a cgroup ----------------------------------------------------------------

@@ -3,7 +3,7 @@
     BASE/               the cgroup that we were started in, or the one delegated to us
         cmappd-NAME/    one for each state directory
             app-RUN/    one for each run
-            server/     this process, from when limits are used: see `Hierarchy.enable`
+            server/     this process, while limits are used: see `Hierarchy.enable`
 
 Cgroups are optional: `open_hierarchy` says in a sentence why they cannot be used.
 
@@ -14,13 +14,12 @@ Internal Process Constraint"; CGROUP_DELEGATION of systemd, systemd.resource-con
 import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from cmappd.errors import CmappdError, ConfigError
 from cmappd.system.cgroup import KEYS, Cgroup, Resources, pids, read, write
+from cmappd.system.cgroupfs import own_cgroup, top
 from cmappd.system.marks import HIERARCHY, RUN
 from cmappd.system.proc import read_stat
 
@@ -28,66 +27,6 @@ _SERVER = "server"
 _UNITS = (".service", ".scope", ".slice")
 _PASSES = 64  # over processes that may fork meanwhile
 _DELEGATE = "a systemd service needs Delegate=yes and ProtectControlGroups=no for it"
-
-
-# What /proc says ----------------------------------------------------------------------
-
-
-class Mount(NamedTuple):
-    """A mount of cgroup v2: ``root`` is the cgroup that is to be found at ``point``."""
-
-    point: str
-    root: str
-
-
-class Membership(NamedTuple):
-    """The cgroup of a process in v2, None without v2; and the controllers that are v1's."""
-
-    path: str | None
-    legacy: frozenset[str]
-
-
-def parse_mounts(mountinfo: str) -> list[Mount]:
-    """The mounts of cgroup v2 in the text of /proc/PID/mountinfo (proc_pid_mountinfo(5))."""
-    found = []
-    for line in mountinfo.split("\n"):
-        mount, _, kind = line.partition(" - ")
-        if kind.startswith("cgroup2 "):
-            root, point = map(_unescape, mount.split(" ")[3:5])
-            found.append(Mount(point, root))
-    return found
-
-
-def _unescape(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
-
-
-def parse_membership(text: str) -> Membership:
-    """What the text of /proc/PID/cgroup says (cgroups(7), "/proc files")."""
-    path, legacy = None, set[str]()
-    for line in text.split("\n"):
-        hierarchy, _, rest = line.partition(":")
-        controllers, _, cgroup = rest.partition(":")
-        if hierarchy == "0":
-            path = cgroup
-        elif controllers and not controllers.startswith("name="):
-            legacy.update(controllers.split(","))
-    return Membership(path, frozenset(legacy))
-
-
-def folders(mounts: Iterable[Mount], path: str) -> list[str]:
-    """Where a cgroup is in the file system, under each mount that shows it.
-
-    Its path and the roots of the mounts are as our cgroup namespace has them, where ``/..`` is
-    outside (cgroup_namespaces(7)); what lies between has no name that we could know.
-    """
-    found = []
-    for mount in mounts:
-        root, inside = (f"{name.rstrip('/')}/" for name in (mount.root, path))
-        rest = inside.removeprefix(root).rstrip("/")
-        if inside.startswith(root) and ".." not in rest.split("/"):
-            found.append(f"{mount.point.rstrip('/')}/{rest}".rstrip("/"))
-    return found
 
 
 # The cgroup of all runs ---------------------------------------------------------------
@@ -121,30 +60,33 @@ class Hierarchy:
 
     def remove(self) -> None:
         """Remove what is empty of it, for the end; what is in use stays."""
-        with contextlib.suppress(OSError):
-            self.leftovers()
-        for folder in (f"{self.path}/{_SERVER}", self.path):
+        with contextlib.suppress(OSError, CmappdError):
+            if not self.leftovers():
+                self._return()
+        for folder in (self._leaf, self.path):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
 
+    @property
+    def _leaf(self) -> str:
+        return f"{self.path}/{_SERVER}"
+
+    def _return(self) -> None:
+        """Back to the base, which may have processes again when it has no controllers."""
+        left = pids(self._leaf)
+        if left:
+            self.disable()
+        for pid in left:
+            Cgroup(self.base).add(pid)
+
     def missing(self, resources: Resources) -> str:
         """Why these limits cannot be set here, a line for each reason; empty if they can."""
-        there = read(f"{self.base}/cgroup.controllers").split()
-        absent = [name for name in resources.controllers() if name not in there]
-        legacy = [name for name in absent if name in self.legacy]
-        others = [name for name in absent if name not in self.legacy]
-        reasons = []
-        if legacy:
-            names = ",".join(legacy)
-            reasons.append(
-                f"cannot limit {_keys(legacy)}: the system has put it under cgroup v1; "
-                f"boot with cgroup_no_v1={names}, or systemd.unified_cgroup_hierarchy=1"
-            )
-        if others:
-            reasons.append(
-                f"cannot limit {_keys(others)}: not to be had in {self.base}; {_DELEGATE}"
-            )
-        if strangers := self._strangers(resources):
+        try:
+            reasons = _absent(resources, self.base, self.legacy)
+            strangers = self._strangers(resources)
+        except OSError as error:
+            return f"cannot limit {_keys(resources.controllers())}: {error}"
+        if strangers:
             reasons.append(
                 f"cannot limit {_keys(resources.controllers())}: others are in the cgroup "
                 f"{self.base} (pid {' '.join(map(str, strangers))}); "
@@ -175,15 +117,20 @@ class Hierarchy:
             ) from error
 
     def disable(self) -> None:
-        """Take the controllers back, and all limits with them; for when applications stay behind.
-
-        systemd starts a service in the cgroup of the service, and fails (status 219/CGROUP) as
-        long as that has controllers enabled. When this process is killed, ExecStopPost= of the
-        service has to do it instead. Raises OSError.
-        """
+        """Take the controllers back, and all limits with them; see `in_the_way`. Raises OSError."""
         for folder in (self.path,) if self._is_root() else (self.path, self.base):
             control = f"{folder}/cgroup.subtree_control"
             write(control, " ".join(f"-{name}" for name in read(control).split()))
+
+    def in_the_way(self) -> bool:
+        """Whether the controllers that are enabled keep systemd from starting the next server.
+
+        It starts a service in the cgroup of the service, and fails (status 219/CGROUP) as long
+        as that has controllers enabled; unless DelegateSubgroup=, from version 254 on, puts it
+        into one below. When this process is killed, ExecStopPost= of the service has to
+        `disable` them. Raises OSError.
+        """
+        return self.base.endswith(".service") and os.getpid() in pids(self._leaf)
 
     def _is_root(self) -> bool:
         """Whether the base is the root of all cgroups, which is others' as well."""
@@ -202,7 +149,7 @@ class Hierarchy:
 
     def _leave(self) -> None:
         """Raises CmappdError, and OSError."""
-        leaf = Cgroup(f"{self.path}/{_SERVER}")
+        leaf = Cgroup(self._leaf)
         os.makedirs(leaf.path, exist_ok=True)
         for _ in range(_PASSES):
             left = pids(self.base)
@@ -210,6 +157,33 @@ class Hierarchy:
                 leaf.add(pid)
             if not left:
                 break
+
+
+def lacking(resources: Resources) -> str:
+    """Why these limits cannot be had on this machine, a line for each reason; empty if they may.
+
+    Whether a cmappserver gets them depends on the cgroup that it is started in. Raises
+    ConfigError where cgroups cannot be used at all.
+    """
+    return "\n".join(_absent(resources, *top()))
+
+
+def _absent(resources: Resources, folder: str, legacy: frozenset[str]) -> list[str]:
+    """Why controllers are not to be had in a cgroup."""
+    there = read(f"{folder}/cgroup.controllers").split()
+    absent = [name for name in resources.controllers() if name not in there]
+    taken = [name for name in absent if name in legacy]
+    others = [name for name in absent if name not in legacy]
+    reasons = []
+    if taken:
+        names = ",".join(taken)
+        reasons.append(
+            f"cannot limit {_keys(taken)}: the system has put it under cgroup v1; "
+            f"boot with cgroup_no_v1={names}, or systemd.unified_cgroup_hierarchy=1"
+        )
+    if others:
+        reasons.append(f"cannot limit {_keys(others)}: not to be had in {folder}; {_DELEGATE}")
+    return reasons
 
 
 def _keys(controllers: Iterable[str]) -> str:
@@ -242,7 +216,7 @@ def open_hierarchy(name: str) -> Hierarchy:
 
     It is made if it is not there. Raises ConfigError, which says why cgroups cannot be used.
     """
-    own, legacy = _own_cgroup()
+    own, legacy = own_cgroup()
     base = _base(own, name)
     path = f"{base}/{HIERARCHY}{name}"
     try:
@@ -256,21 +230,6 @@ def open_hierarchy(name: str) -> Hierarchy:
             os.rmdir(path)
         raise ConfigError(f"cannot use cgroups: {problem}")
     return Hierarchy(base, path, legacy)
-
-
-def _own_cgroup() -> tuple[str, frozenset[str]]:
-    """The directory of our own cgroup, and the controllers that cgroup v1 has."""
-    mounts = parse_mounts(read("/proc/self/mountinfo"))
-    path, legacy = parse_membership(read("/proc/self/cgroup"))
-    if not mounts or path is None:
-        raise ConfigError("cannot use cgroups: cgroup v2 is not mounted")
-    found = [one for one in folders(mounts, path) if os.path.exists(f"{one}/cgroup.procs")]
-    if not found:
-        raise ConfigError(
-            f"cannot use cgroups: no mount of cgroup v2 shows {path}, the cgroup of this process; "
-            "mount cgroup v2 anew in this cgroup namespace"
-        )
-    return found[0], legacy
 
 
 def _base(own: str, name: str) -> str:

@@ -215,7 +215,10 @@ def test_check(tmp_path: Path) -> None:
     app = '[apps.a]\ncommand = ["/bin/true"]\n'
     good.write_text(app)
     bad.write_text(app + "colour = 3\n")
-    assert run("control", "check", good) == (0, f"{good}: ok, 1 application\n", "")
+    code, output, errors = run("control", "check", good)
+    assert (code, errors) == (0, "")
+    assert output.startswith(f"{good}: ok, 1 application\ncgroups: ")
+    assert "\nresources: " in output
     code, output, errors = run("control", "check", bad)
     assert (code, output) == (1, "")
     assert f"{bad}:3: apps.a.colour" in errors

@@ -23,6 +23,7 @@ def test_notes_say_what_is_out_of_the_ordinary() -> None:
         next_in=8.2,
         restart_pending=True,
         removed=True,
+        oom_kills=2,
         survivors=(3, 4),
         problem="a.toml:1: bad\nkey",
         owner="vmhost1",
@@ -33,7 +34,8 @@ def test_notes_say_what_is_out_of_the_ordinary() -> None:
     )
     line = table([status], 0.0, verbose=False)[1]
     assert line.endswith(
-        "vmhost1 (silent 12s)  1/3       next in 8s; restart pending; removed; left: pid 3, 4;"
+        "vmhost1 (silent 12s)  1/3       next in 8s; restart pending; removed;"
+        " the kernel has killed 2 of its processes for memory; it runs on; left: pid 3, 4;"
         " problem: a.toml:1: bad\\nkey; ended by itself, exit code 2"
     )
 

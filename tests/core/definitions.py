@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from cmappd.core.config import Application, Health, Restart, Start, Stop
+from cmappd.core.config import Application, Health, Resources, Restart, Start, Stop
 from cmappd.core.lifecycle import App
 from cmappd.core.lifecycle.app import Kind
 
@@ -45,6 +45,7 @@ def definition(
     kind: Kind = "simple",
     commands: tuple[int, int, int] = (0, 0, 0),
     autostart: bool = False,
+    resources: Resources | None = None,
 ) -> Application:
     """A database, restarted by the policy after 1 s (``delay``), 2 s, 4 s, ... up to 8 s.
 
@@ -63,6 +64,7 @@ def definition(
         restart=Restart(policy=policy, limit=limit, window=WINDOW, delay=delay, max_delay=8.0),
         health=health,
         autostart=autostart,
+        resources=resources or Resources(),
     )
 
 

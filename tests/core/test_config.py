@@ -18,6 +18,7 @@ from cmappd.core.config import (
     Ownership,
     Parsed,
     Problem,
+    Resources,
     Restart,
     Server,
     Source,
@@ -226,6 +227,12 @@ def test_a_full_application() -> None:
         ("nice = 19", {"nice": 19}),
         ("no_new_privileges = true", {"no_new_privileges": True}),
         ("limits = {}", {}),
+        ("resources = {}", {}),
+        ('resources.memory = "1M"', {"resources": {"memory": 1024**2}}),
+        ("resources.cpu = 2", {"resources": {"cpu": 2.0}}),
+        ("resources.cpu = 0.01", {"resources": {"cpu": 0.01}}),
+        ("resources.cpu = 1e1", {"resources": {"cpu": 10.0}}),
+        ("resources.processes = 1", {"resources": {"processes": 1}}),
         ("limits.core = 0", {"limits": {"core": (0, 0)}}),
         ("limits.nofile = [10, 20]", {"limits": {"nofile": (10, 20)}}),
         ("limits.nofile = [20, 20]", {"limits": {"nofile": (20, 20)}}),
@@ -323,6 +330,7 @@ FULL = [
     restart.delay = "2s"
     restart.max_delay = "9s"
     manager = { on_lost = "stop", lease = "5s" }
+    resources = { memory = "4G", cpu = 2.5, processes = 500 }
     log = { path = "/db.log", max_size = 4096, backups = 0 }
     [apps.db.health]
     http = "http://localhost/"
@@ -353,7 +361,7 @@ def test_a_record_in_json_gives_the_definition_back(text: str) -> None:
 def test_those_have_every_key() -> None:
     used = {key for text in FULL for key in _keys(app(text).model_dump(exclude_defaults=True))}
     tables: dict[str, type[BaseModel]] = {"start": Start, "stop": Stop, "restart": Restart}
-    tables |= {"health": Health, "manager": Ownership, "log": Log}
+    tables |= {"health": Health, "manager": Ownership, "log": Log, "resources": Resources}
     every = {f"{name}.{key}" for name, table in tables.items() for key in table.model_fields}
     every |= Application.model_fields.keys()
     assert every - used == {"log.destination"}  # which has one value only
@@ -380,6 +388,8 @@ LIMIT_NAME = f"must be a limit: {', '.join(LIMITS)}"
 URL = 'must be a URL such as "http://127.0.0.1:8080/healthz" or "https://[::1]:8443/"'
 OF_HTTP = "is for a check by http"
 ONE_WAY = "one of command, http and tcp is required, and no more than one"
+NUMBER = "must be a number, such as 2 or 0.5"
+NO_NUMBERS = ("nan", "-inf", "1e999", "true", '"2"', "[]")
 ARRAY = "must be an array"
 EMPTY = "must not be empty"
 
@@ -494,6 +504,16 @@ EMPTY = "must not be empty"
         ("log.max_size = 1023", "log.max_size", "must be at least 1024"),
         ('log.max_size = "1025G"', "log.max_size", "must be at most 1099511627776"),
         ("log.backups = -1", "log.backups", "must be at least 0"),
+        ("resources.memory = 1048575", "resources.memory", "must be at least 1048576"),
+        ("resources.memory = 1e9", "resources.memory", SIZE),
+        ("resources.cpu = 0.009", "resources.cpu", "must be at least 0.01"),
+        ("resources.cpu = 10001", "resources.cpu", "must be at most 10000"),
+        *((f"resources.cpu = {wrong}", "resources.cpu", NUMBER) for wrong in NO_NUMBERS),
+        ("resources.processes = 0", "resources.processes", "must be at least 1"),
+        ("resources.processes = 2.0", "resources.processes", "must be a whole number"),
+        ("resources.swap = 1", "resources.swap", "unknown key"),
+        ("stop.timeout = 2.0", "stop.timeout", DURATION),
+        ("start.ready = 2.0", "start.ready", READY),
         ('log.path = ""', "log.path", "must not be empty"),
         ("health = { }", "health.tcp", ONE_WAY),
         ('health = { interval = "1s" }', "health.tcp", ONE_WAY),
@@ -524,7 +544,6 @@ EMPTY = "must not be empty"
         ('health.tcp = "a:0"', "health.tcp", "must have a port from 1 to 65535"),
         # Planned, but not in this version.
         ('requires = ["a"]', "requires", "'requires' is not supported by this version"),
-        ("resources = {}", "resources", "'resources' is not supported by this version"),
         ('start.ready = "notify"', "start.ready", "'notify' is not supported by this version"),
         (
             'log.destination = "journal"',

@@ -30,6 +30,8 @@ requests            what ends while its goal is DOWN, or concludes with the caus
                     success
 accounted_for       every run that ends has its outcome recorded, under its own id
 earlier_runs        words of an earlier run change nothing
+memory              a run ends as killed for memory exactly when its process ended by SIGKILL,
+                    nobody had asked for its end, and the kernel had killed one more by then
 budget              the policy restarts what it is for, and after somebody asked at most
                     ``limit`` times within the window, each after a doubled delay
 maintenance         while it is on, no run begins that nobody asked for, none is ended but by a
@@ -54,7 +56,7 @@ from math import ceil
 import pytest
 
 from cmappd.core import lifecycle
-from cmappd.core.config import Application
+from cmappd.core.config import Application, Resources
 from cmappd.core.events import (
     Action,
     Check,
@@ -67,6 +69,7 @@ from cmappd.core.events import (
     FindMain,
     Gone,
     Kill,
+    Killed,
     Launched,
     MainFound,
     Maintain,
@@ -141,6 +144,10 @@ DEFINITIONS: dict[str, tuple[Application, Application]] = {
     "survives, autostart": (
         definition("on-failure", autostart=True),
         definition("never", ready="health", start_timeout=1.2, health=health(failures=1)),
+    ),
+    "killed for memory": (
+        definition("on-failure", commands=(1, 0, 0), resources=Resources(memory=2**30)),
+        definition("on-failure", kind="forking", resources=Resources(memory=2**30)),
     ),
     "never, ready by health": (
         definition(ready="health", start_timeout=1.2, health=health("report")),
@@ -326,6 +333,7 @@ def step_holds(
     _conclusion_holds(before, after, actions)
     if before.maintenance is not None:
         _maintenance_holds(before, event, after, now)
+    _memory_holds(before, event, after)
     if _ended(before, after):
         assert before.run is not None
         assert after.last is not None, "accounted_for"
@@ -367,6 +375,15 @@ def _conclusion_holds(before: App, after: App, actions: tuple[Action, ...]) -> N
     assert after.phase is (Phase.STOPPED if wanted else Phase.FAILED), "requests"
     if before.goal is Goal.DOWN:
         assert outcome.cause in REQUESTED, "requests"
+
+
+def _memory_holds(before: App, event: Event, after: App) -> None:
+    if not isinstance(event, Exited) or before.run is None or before.phase not in CHECKED:
+        return
+    last = after.last.cause if _ended(before, after) and after.last is not None else None
+    cause = last or (after.run and after.run.ending)
+    one_more = event.oom_kills > before.run.oom_kills and event.status == ExitStatus(signal=9)
+    assert (cause is Cause.OUT_OF_MEMORY) == one_more, "memory"
 
 
 def state_holds(state: State) -> None:
@@ -445,6 +462,7 @@ def answered(world: World, app: App) -> Iterator[Event]:
             yield Exited(world.main, status, empty=False)
             if world.helper is None:
                 yield Exited(world.main, status, empty=True)
+    yield from for_memory(world, app)
     if world.helper is not None:
         run, part = world.helper
         for status in ENDINGS:
@@ -460,6 +478,19 @@ def answered(world: World, app: App) -> Iterator[Event]:
     if world.checking is not None:
         yield Checked(world.checking, True, "")
         yield Checked(world.checking, False, "no answer")
+
+
+def for_memory(world: World, app: App) -> Iterator[Event]:
+    """What the kernel may kill where the memory is limited: a child, or what was launched."""
+    if app.run is None or app.definition.resources.memory is None:
+        return
+    killed, kills = ExitStatus(signal=9), app.run.oom_kills
+    if world.main is not None:
+        yield Exited(world.main, killed, empty=False, oom_kills=kills + 1)
+        if kills == 0:
+            yield Killed(world.main, 1)
+    if world.helper is not None:
+        yield Exited(world.helper[0], killed, False, world.helper[1], oom_kills=kills + 1)
 
 
 def let_time_pass(state: State) -> State | None:
@@ -498,6 +529,7 @@ def earlier_words(state: State) -> Iterator[Event]:
         yield Launched(run, 1)
         yield NotLaunched(run, "")
         yield Exited(run, ExitStatus(code=1), True)
+        yield Killed(run, 1)
         yield Gone(run)
         yield Gone(run, Part.AFTER)
         yield MainFound(run, 1)
@@ -529,7 +561,7 @@ def _run_key(app: App, now: float) -> object:
     if run is None:
         return None
     steps = run.kind, run.part, run.launched, run.searching, run.asking
-    ended = *steps, run.pid is None, run.ending, run.status, min(run.kills, 1)
+    ended = *steps, run.pid is None, run.ending, run.status, min(run.kills, 1), run.oom_kills
     if app.phase not in CHECKED:
         return ended
     rule, due = app.definition.health, run.check_due

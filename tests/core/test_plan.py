@@ -226,6 +226,7 @@ def test_added_and_removed_applications_are_sorted() -> None:
         ("user = 'a'", (), ("user",)),
         ("environment.A = '1'\numask = '077'", (), ("environment", "umask")),
         ("log.path = '/x'", ("log",), ()),
+        ("resources.cpu = 1.5", ("resources",), ()),
         ("stop.tree = true\nautostart = true", ("stop", "autostart"), ()),
         ("group = 'g'\nhealth.command = ['/x']", ("health",), ("group",)),
         ("health.tcp = 'a:1'\nnice = 1\nlimits.core = 0", ("health",), ("nice", "limits")),

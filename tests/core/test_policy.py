@@ -59,6 +59,8 @@ def test_success_is_an_end_by_itself_with_a_success_code(
         (Cause.NOT_STARTED, ExitStatus(), reasons.NOT_STARTED, 207),
         (Cause.NOT_READY, ExitStatus(code=0), reasons.NOT_READY, 208),
         (Cause.UNHEALTHY, ExitStatus(code=0), reasons.UNHEALTHY, 209),
+        (Cause.OUT_OF_MEMORY, ExitStatus(signal=9), reasons.OUT_OF_MEMORY, 214),
+        (Cause.OUT_OF_MEMORY, ExitStatus(), reasons.OUT_OF_MEMORY, 214),
         (Cause.UNKNOWN, ExitStatus(), reasons.UNKNOWN_STATUS, 210),
     ],
 )

@@ -96,6 +96,7 @@ class Ground:
             log_directory=str(folder / "log"),
             forest=Forest(),
             hierarchy=None,
+            no_cgroups="there are none in these tests",
             store=Store(str(folder / "state"), "boot"),
             log=self._logger(),
         )

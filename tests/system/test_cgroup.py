@@ -1,6 +1,5 @@
 """Cgroups: what /proc says of them from its texts, everything else with those of this machine."""
 
-import asyncio
 import contextlib
 import ctypes
 import os
@@ -16,21 +15,14 @@ import pytest
 
 from cmappd.errors import CmappdError, ConfigError
 from cmappd.system import cgroup as cgroup_module
-from cmappd.system import hierarchy as hierarchy_module
-from cmappd.system.cgroup import Cgroup, Resources, Vacancies, below, read, reopen, write
-from cmappd.system.hierarchy import (
-    Hierarchy,
-    Membership,
-    Mount,
-    folders,
-    open_hierarchy,
-    parse_membership,
-    parse_mounts,
-)
+from cmappd.system import cgroupfs
+from cmappd.system.cgroup import Cgroup, Resources, below, read, reopen, write
+from cmappd.system.cgroupfs import Membership, Mount, folders, parse_membership, parse_mounts
+from cmappd.system.hierarchy import Hierarchy, open_hierarchy
 from cmappd.system.proc import children, read_stat
 from cmappd.system.process import Launch, launch
 
-from .conftest import Scripts, open_files, until
+from .conftest import Scripts, until
 
 ROOT = Mount("/sys/fs/cgroup", "/")
 ALL = Resources(memory=64 * 1024**2, cpu=1.5, processes=100)
@@ -117,7 +109,7 @@ def test_a_mount_that_is_covered_by_another_is_passed_over(
         ),
         "/proc/self/cgroup": "0::/\n",
     }
-    monkeypatch.setattr(hierarchy_module, "read", lambda path: texts.get(path) or read(path))
+    monkeypatch.setattr(cgroupfs, "read", lambda path: texts.get(path) or read(path))
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "cgroup.procs").touch()
@@ -453,65 +445,6 @@ def test_cgroups_of_the_application_belong_to_it(ground: Ground) -> None:
     assert not os.path.exists(cgroup.path)
 
 
-# To be told ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def vacancies() -> Iterator[Vacancies]:
-    made = Vacancies()
-    yield made
-    made.close()
-
-
-@pytest.mark.root
-def test_an_event_loop_is_told_when_a_cgroup_is_empty(ground: Ground, vacancies: Vacancies) -> None:
-    first, _ = ground.run(ground.scripts.launch("/bin/sleep", "60"), "a.1.1")
-    second, _ = ground.run(ground.scripts.launch("/bin/sleep", "60"), "b.1.1")
-    told: list[Cgroup] = []
-
-    async def follow() -> None:
-        loop = asyncio.get_running_loop()
-        loop.add_reader(vacancies.fileno(), lambda: told.extend(vacancies.take()))
-        vacancies.watch(first)
-        vacancies.watch(second)
-        for cgroup in (second, first):
-            cgroup.kill()
-            async with asyncio.timeout(20):
-                while cgroup not in told:
-                    await asyncio.sleep(0.001)
-        loop.remove_reader(vacancies.fileno())
-
-    asyncio.run(follow())
-    assert told == [second, first]
-    assert vacancies.take() == []
-
-
-@pytest.mark.root
-def test_what_is_empty_by_now_is_told_at_once(ground: Ground, vacancies: Vacancies) -> None:
-    cgroup = ground.hierarchy.create("a.1.1")
-    before = open_files()
-    vacancies.watch(cgroup)
-    assert vacancies.take() == [cgroup]
-    assert vacancies.take() == []
-    assert open_files() == before
-    assert cgroup.remove()
-    with pytest.raises(FileNotFoundError):
-        vacancies.watch(cgroup)
-
-
-@pytest.mark.root
-def test_what_is_in_use_is_not_told(ground: Ground, vacancies: Vacancies) -> None:
-    cgroup, pid = ground.run(ground.scripts.launch("/bin/sleep", "60"))
-    vacancies.watch(cgroup)
-    assert vacancies.take() == []
-    cgroup.kill()
-    until(lambda: gone(pid) and cgroup.remove())
-    assert vacancies.take() == [cgroup], "it was removed before anybody had asked"
-
-
-# After a crash ------------------------------------------------------------------------
-
-
 @pytest.mark.root
 def test_the_next_server_finds_what_was_left(ground: Ground) -> None:
     running, _ = ground.run(ground.scripts.launch("/bin/sleep", "60"), "a.1.1")
@@ -668,7 +601,7 @@ def test_without_cgroups_a_sentence_says_why(
     monkeypatch: pytest.MonkeyPatch, mountinfo: str, membership: str, reason: str
 ) -> None:
     texts = {"/proc/self/mountinfo": mountinfo, "/proc/self/cgroup": membership}
-    monkeypatch.setattr(hierarchy_module, "read", texts.__getitem__)
+    monkeypatch.setattr(cgroupfs, "read", texts.__getitem__)
     with pytest.raises(ConfigError, match=f"^cannot use cgroups: {reason}"):
         open_hierarchy("x")
 

@@ -44,6 +44,7 @@ LIVE = frozenset(
         "log",
         "manager",
         "reload",
+        "resources",
         "restart",
         "start",
         "stop",

@@ -30,6 +30,7 @@ from cmappd.core.config.values import (
     Mask,
     Path,
     Paths,
+    Processors,
     Ready,
     Service,
     Signal,
@@ -191,6 +192,14 @@ class Ownership(Model):
         return lease
 
 
+class Resources(Model):
+    """[apps.NAME.resources]: of all its processes together, ``cpu`` in processors."""
+
+    memory: Annotated[Size, Field(ge=1024**2)] | None = None
+    cpu: Processors | None = None
+    processes: int | None = Field(default=None, ge=1, le=4_194_304)
+
+
 class Log(Model):
     """[apps.NAME.log]. ``path`` None is the program's default."""
 
@@ -236,6 +245,7 @@ class Application(Model):
     restart: Shared[Restart] = Restart()
     health: Health | None = Field(default=None, validate_default=True)
     manager: Shared[Ownership] = Ownership()
+    resources: Shared[Resources] = Resources()
     log: Log = Log()
 
     @field_validator("pid_file")
@@ -284,7 +294,6 @@ PLANNED_KEYS: dict[type[BaseModel], frozenset[str]] = {
     Application: frozenset(
         {
             "requires",
-            "resources",
         }
     ),
 }

@@ -8,6 +8,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -93,8 +94,8 @@ def decode(source: Source, known: Known) -> list[tuple[Stanza, Document]]:
 
 def loads(text: str) -> Document:
     """The tables of a text. Raises as ``decode`` does."""
-    # No key takes a fraction; a float would pass for seconds.
-    return tomllib.loads(text, parse_float=lambda _: object())
+    # A float would pass for seconds; a Decimal does only where a fraction is asked for.
+    return tomllib.loads(text, parse_float=Decimal)
 
 
 def not_toml(source: Source, error: Exception) -> Problem:

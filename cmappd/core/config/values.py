@@ -2,11 +2,13 @@
 
 Paths are absolute once read from a file: pydantic's validation context is the directory
 that relative ones start from, and None for values from Python code. Durations are seconds,
-which Python code may give as a float; a file may not.
+which Python code may give as a float; a file may not: its fractions come as a Decimal.
 """
 
 import ipaddress
+import math
 import re
+from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, NamedTuple
 
@@ -102,6 +104,14 @@ def _bytes(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return units.parse_size(value if isinstance(value, str) else "")
+
+
+def _number(value: object) -> float:
+    numeric = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    number = float(str(value)) if numeric else math.nan
+    if not math.isfinite(number):
+        raise ValueError("must be a number, such as 2 or 0.5")
+    return number
 
 
 def _mask(value: object, info: ValidationInfo) -> int:
@@ -213,6 +223,7 @@ Description = Annotated[Text, AfterValidator(_one_line)]
 Duration = Annotated[float, BeforeValidator(_seconds)]
 Timeout = Annotated[Duration, AfterValidator(_positive)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=1024, le=units.LARGEST)]
+Processors = Annotated[float, BeforeValidator(_number), Field(ge=0.01, le=10_000)]
 Mask = Annotated[int, BeforeValidator(_mask)]
 Ready = Annotated[float | Literal["health"], PlainValidator(_ready)]
 Service = Annotated[Text, AfterValidator(_service)]

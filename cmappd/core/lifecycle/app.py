@@ -36,6 +36,7 @@ class Run(Struct, frozen=True):
     check_due: float | None = None  # None while a check is under way, or there is none
     checking: bool = False  # a check is under way
     kills: int = 0  # how often SIGKILL was sent to what is left
+    oom_kills: int = 0  # of its processes, by the kernel for memory, while it went on
 
     @property
     def chance(self) -> float:

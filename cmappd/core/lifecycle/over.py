@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from cmappd.core import policy
+from cmappd.core import policy, signals
 from cmappd.core.events import (
     Conclude,
     Destroy,
@@ -10,12 +10,13 @@ from cmappd.core.events import (
     FindMain,
     Gone,
     Kill,
+    Killed,
     NotLaunched,
     Remove,
     Spawn,
     Stop,
 )
-from cmappd.core.lifecycle.app import App, Step, enter, last_outcome, live_run
+from cmappd.core.lifecycle.app import App, Run, Step, enter, last_outcome, live_run
 from cmappd.core.lifecycle.ending import destroy, termination
 from cmappd.core.lifecycle.health import plan_check
 from cmappd.core.lifecycle.starting import launch, starting
@@ -37,6 +38,8 @@ def exited_starting(app: App, event: Exited, now: float) -> Step:
     """A command has ended while the run is not ready: that may be as it should."""
     run = live_run(app)
     if event.part is Part.START:
+        if _for_memory(run, event):
+            return _fail_start(app, "start.command", event.empty, now, Cause.OUT_OF_MEMORY)
         if event.status.code != 0:
             detail = f"start.command ended with {status_text(event.status) or 'unknown status'}"
             return _fail_start(app, detail, event.empty, now)
@@ -58,8 +61,20 @@ def exited_starting(app: App, event: Exited, now: float) -> Step:
 
 def exited(app: App, event: Exited, now: float) -> Step:
     """The main process has ended by itself; its tree may not outlive it."""
-    app = replace(app, run=replace(live_run(app), status=event.status))
-    return _clear(app, event.empty, now)
+    run = replace(live_run(app), status=event.status)
+    if _for_memory(run, event):
+        run = replace(run, ending=Cause.OUT_OF_MEMORY)
+    return _clear(replace(app, run=run), event.empty, now)
+
+
+def _for_memory(run: Run, event: Exited) -> bool:
+    """Whether the kernel killed it for memory: nobody else has, of those who say so."""
+    return event.oom_kills > run.oom_kills and event.status.signal == signals.KILL
+
+
+def killed(app: App, event: Killed, _now: float) -> Step:
+    """The kernel has taken some of it, and not the main process: to be told, and no end."""
+    return replace(app, run=replace(live_run(app), oom_kills=event.oom_kills)), ()
 
 
 def exited_stopping(app: App, event: Exited, now: float) -> Step:
@@ -110,10 +125,12 @@ def _note_status(app: App, event: Exited) -> App:
     return replace(app, run=replace(run, status=event.status)) if alone else app
 
 
-def _fail_start(app: App, detail: str, empty: bool, now: float) -> Step:
+def _fail_start(
+    app: App, detail: str, empty: bool, now: float, cause: Cause = Cause.NOT_STARTED
+) -> Step:
     """It could not be started; a stop that was asked for meanwhile stays the cause."""
     run = live_run(app)
-    run = replace(run, ending=run.ending or Cause.NOT_STARTED, detail=detail)
+    run = replace(run, ending=run.ending or cause, detail=detail)
     return _clear(replace(app, run=run), empty, now)
 
 
