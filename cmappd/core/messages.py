@@ -89,6 +89,17 @@ class Restart(Message, frozen=True, tag="restart"):
     app: str
 
 
+class Maintain(Message, frozen=True, tag="maintain"):
+    """Put ``app`` under maintenance for so many seconds from now; with 0, end it.
+
+    From the administrator only.
+    """
+
+    app: str
+    seconds: float = 0.0
+    reason: str = ""
+
+
 class Reload(Message, frozen=True, tag="reload"):
     """Read the configuration again. From the administrator only."""
 
@@ -107,6 +118,16 @@ class Welcome(Message, frozen=True, tag="welcome"):
     guest: str
     boot_id: str
     epoch: str
+
+
+class MaintenanceNotice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody works on the application: who, why, and for how long."""
+
+    by: str
+    since: float  # wall time
+    until: float  # wall time
+    over_in: float
+    reason: str = ""
 
 
 class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -134,6 +155,7 @@ class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     definition: str = ""  # a hash of the definition in force
     restart_pending: bool = False  # a launch key has changed since the launch
     removed: bool = False  # its stanza is gone; it leaves when it ends
+    maintenance: MaintenanceNotice | None = None
     problem: str = ""  # why its stanza is not in force, or its log not written
     last: Outcome | None = None  # how its last run ended
 
@@ -182,5 +204,18 @@ class Refused(Message, frozen=True, tag="refused"):
     text: str
 
 
-Request = Hello | Claim | Poll | Ack | Release | Stop | Status | Start | Restart | Reload | Logs
+Request = (
+    Hello
+    | Claim
+    | Poll
+    | Ack
+    | Release
+    | Stop
+    | Status
+    | Start
+    | Restart
+    | Maintain
+    | Reload
+    | Logs
+)
 Reply = Welcome | State | Ended | Text | Done | Refused

@@ -26,6 +26,7 @@ from cmappd.core.messages import (
     Ended,
     Hello,
     Logs,
+    Maintain,
     Message,
     Poll,
     Refused,
@@ -53,7 +54,7 @@ class Stage(StrEnum):
     RELEASING = "releasing"
 
 
-_STAY_IDLE = (Status, Stop, Start, Restart, Reload, Logs, State, Text, Done, Refused)
+_STAY_IDLE = (Status, Stop, Start, Restart, Maintain, Reload, Logs, State, Text, Done, Refused)
 _STAY_OWNER = (Poll, Ack, Stop, Status, State, Ended, Done, Refused)
 _STAY_RELEASING = (State, Ended, Refused)
 # Stages that a request has begun and its own answer ends.
@@ -75,7 +76,7 @@ TABLE: Mapping[tuple[Stage, type[Message]], Stage] = {
     (Stage.RELEASING, Done): Stage.IDLE,
 }
 
-ADMINISTRATION = (Start, Restart, Reload, Logs)
+ADMINISTRATION = (Start, Restart, Maintain, Reload, Logs)
 
 
 class Session:

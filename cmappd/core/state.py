@@ -84,11 +84,12 @@ class ExitStatus(msgspec.Struct, frozen=True):
 class Maintenance(msgspec.Struct, frozen=True):
     """Somebody works on an application, until this instant, and it is to be left alone.
 
-    ``by`` is who said so, ``reason`` a sentence for people.
+    ``by`` is who said so, ``since`` when by the wall clock, ``reason`` a sentence for people.
     """
 
     until: float
     by: str
+    since: float
     reason: str = ""
 
 

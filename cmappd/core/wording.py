@@ -5,11 +5,13 @@ follower adds the run. Nothing here is cleaned of control characters: the log do
 all it writes.
 """
 
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from cmappd.core import signals
-from cmappd.core.messages import AppStatus, Ended
+from cmappd.core.messages import AppStatus, Ended, MaintenanceNotice
 from cmappd.core.state import Cause, ExitStatus, Health, Outcome, Phase
+from cmappd.core.units import format_duration
 
 
 class Line(NamedTuple):
@@ -20,6 +22,8 @@ class Line(NamedTuple):
 
 
 ERROR, WARNING, INFO = 3, 4, 6
+
+MAINTENANCE_OVER = "maintenance is over: what becomes of it counts again"
 
 _CAUSES = {
     Cause.EXIT: "ended by itself",
@@ -63,6 +67,7 @@ def outcome_text(outcome: Outcome) -> str:
 def changes(old: AppStatus | None, new: AppStatus) -> list[Line]:
     """What changed from ``old`` to ``new``; with no old one, all that is out of the ordinary."""
     return [
+        *_maintenance(old, new),
         *_phase(old, new),
         *_survivors(old, new),
         *_memory(old, new),
@@ -88,6 +93,8 @@ def _phase(old: AppStatus | None, new: AppStatus) -> list[Line]:
     if old is not None and (old.phase, old.run) == (new.phase, new.run):
         return []
     match new.phase:
+        case Phase.STOPPED | Phase.FAILED if new.maintenance is not None:
+            return [Line(f"{new.phase}{_how(new)}", WARNING)]
         case Phase.BACKOFF:
             return [Line(_restart(new), WARNING)]
         case Phase.KILLING:
@@ -100,11 +107,34 @@ def _phase(old: AppStatus | None, new: AppStatus) -> list[Line]:
             return [Line(str(new.phase), INFO)]
 
 
+def _how(new: AppStatus) -> str:
+    return f": {outcome_text(new.last)}" if new.last is not None else ""
+
+
 def _restart(new: AppStatus) -> str:
+    if new.maintenance is not None:
+        return f"its restart waits for the end of the maintenance{_how(new)}"
     limit = f" of {new.restart_limit}" if new.restart_limit is not None else ""
     when = f" in {new.next_in:.3g}s" if new.next_in is not None else ""
     why = f" after: {outcome_text(new.last)}" if new.last is not None else ""
     return f"restart {new.restarts}{limit}{when}{why}"
+
+
+def _maintenance(old: AppStatus | None, new: AppStatus) -> list[Line]:
+    before, notice = None if old is None else old.maintenance, new.maintenance
+    if notice is None:
+        return [] if before is None else [Line(MAINTENANCE_OVER, INFO)]
+    if before is not None and before.since == notice.since:
+        return []
+    return [Line(f"under maintenance {maintenance_text(notice)}", WARNING)]
+
+
+def maintenance_text(notice: MaintenanceNotice) -> str:
+    """Until when, by whom, and why."""
+    until = datetime.fromtimestamp(notice.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    left = format_duration(max(1, round(notice.over_in)))
+    why = f": {notice.reason}" if notice.reason else ""
+    return f"until {until}, for {left}, by {notice.by}{why}"
 
 
 def _survivors(old: AppStatus | None, new: AppStatus) -> list[Line]:

@@ -28,6 +28,7 @@ from cmappd.core.messages import (
     Done,
     Ended,
     Hello,
+    MaintenanceNotice,
     Message,
     Poll,
     Refused,
@@ -539,12 +540,20 @@ def test_a_start_that_takes_too_long() -> None:
 
 # Everywhere --------------------------------------------------------------------------------
 
+WORKED_ON = AppStatus(
+    "oracle",
+    Goal.DOWN,
+    Phase.STOPPED,
+    maintenance=MaintenanceNotice("uid 0", 1e9, 1e9 + 40.0, 40.0),
+)
 REPLIES: tuple[Reply, ...] = (
     welcome(0),
     welcome(0, "b2", "e2"),
     state(0),
     state(0, STOPPED),
     state(0, STARTING, "b2", "e2"),
+    state(0, WORKED_ON),
+    state(0, WORKED_ON, "b2", "e2"),
     Ended(0, "oracle", EXIT_3),
     Ended(0, "oracle", Outcome("r0", Cause.MANAGER, ExitStatus(), success=False)),
     Done(0),
@@ -641,6 +650,7 @@ def test_whatever_happens_it_keeps_to_the_session_and_has_a_deadline_until_it_en
             run.over,
             follower._f.guest,
             follower._f.poll is None,
+            follower._f.rebooted,
             follower._f.exit and follower._f.exit.code,
         )
         if key in seen or len(steps) == 8:

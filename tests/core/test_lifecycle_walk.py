@@ -440,7 +440,7 @@ def asked(state: State) -> Iterator[Event]:
     for twin in state.twins:
         yield Define(twin)
     if state.maintained:
-        yield Maintain(Maintenance(state.now + MAINTENANCE, "uid 0"))
+        yield Maintain(Maintenance(state.now + MAINTENANCE, "uid 0", 1e9))
         if state.app.maintenance is not None:
             yield MaintenanceOver()
 

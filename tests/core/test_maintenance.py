@@ -20,7 +20,7 @@ from cmappd.core.lifecycle import App
 from cmappd.core.state import Cause, ExitStatus, Goal, Health, Maintenance, Phase
 from tests.core.definitions import definition, fresh, health
 
-ON = Maintain(Maintenance(7200.0, "uid 0", "new disks"))
+ON = Maintain(Maintenance(7200.0, "uid 0", 1e9, "new disks"))
 KILLED = Exited("db.e.1", ExitStatus(signal=9), empty=True)
 
 
@@ -91,7 +91,7 @@ def test_what_runs_from_boot_on_is_started_when_it_is_over_unless_somebody_stopp
 
 
 def test_other_words_replace_the_first() -> None:
-    again = Maintenance(100.0, "uid 1000", "only a look")
+    again = Maintenance(100.0, "uid 1000", 2e9, "only a look")
     app = at(running(definition()), (20.0, Maintain(again)))
     assert app.maintenance == again
     assert lifecycle.wake(app) == 100.0

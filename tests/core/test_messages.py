@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cmappd.core import messages
-from cmappd.core.messages import AppStatus, Message, Reply, Request
+from cmappd.core.messages import AppStatus, MaintenanceNotice, Message, Reply, Request
 from cmappd.core.state import ExitStatus, Outcome
 
 ALLOWED = {
@@ -23,6 +23,7 @@ ALLOWED = {
     "Status": {"seq", "apps"},
     "Start": {"seq", "app"},
     "Restart": {"seq", "app"},
+    "Maintain": {"seq", "app", "seconds", "reason"},
     "Reload": {"seq"},
     "Logs": {"seq", "app", "lines"},
     "Welcome": {"seq", "software", "guest", "boot_id", "epoch"},
@@ -35,15 +36,16 @@ ALLOWED = {
         *("app", "goal", "phase", "description", "run", "pid", "since", "started", "health"),
         *("health_output", "owner", "owner_silent_for", "restarts", "restart_limit"),
         *("restart_window", "next_in", "confined", "survivors", "definition", "restart_pending"),
-        *("oom_kills", "removed", "problem", "last"),
+        *("oom_kills", "removed", "maintenance", "problem", "last"),
     },
+    "MaintenanceNotice": {"by", "since", "until", "over_in", "reason"},
     "Outcome": {"run", "cause", "status", "success", "detail"},
     "ExitStatus": {"code", "signal"},
 }
 REQUESTS, REPLIES = get_args(Request), get_args(Reply)
-PARTS = (AppStatus, Outcome, ExitStatus)
+PARTS = (AppStatus, MaintenanceNotice, Outcome, ExitStatus)
 # What a request may be made of: numbers, switches, and names.
-PLAIN = {int, bool, str, str | None, tuple[str, ...]}
+PLAIN = {int, float, bool, str, str | None, tuple[str, ...]}
 
 
 def fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
@@ -89,7 +91,7 @@ def test_every_message_of_the_module_is_a_request_or_a_reply() -> None:
 def test_tags_are_the_names_in_lower_case_and_unique() -> None:
     tags = [kind.__struct_config__.tag for kind in (*REQUESTS, *REPLIES)]
     assert tags == [kind.__name__.lower() for kind in (*REQUESTS, *REPLIES)]
-    assert len(tags) == len(set(tags)) == 17
+    assert len(tags) == len(set(tags)) == 18
     assert {kind.__struct_config__.tag_field for kind in (*REQUESTS, *REPLIES)} == {"type"}
 
 

@@ -16,6 +16,7 @@ from cmappd.core.messages import (
     Ended,
     Hello,
     Logs,
+    Maintain,
     Message,
     Poll,
     Refused,
@@ -48,6 +49,7 @@ def say(kind: type[Message], seq: int = 1) -> Any:
         Stop: ("db",),
         Start: ("db",),
         Restart: ("db",),
+        Maintain: ("db",),
         Logs: ("db",),
         Welcome: ("1.0", "guest1", "b", "e"),
         State: (STATUS, "b", "e"),
@@ -72,6 +74,7 @@ LEGAL: dict[Stage, dict[type[Any], Stage]] = {
         Stop: IDLE,
         Start: IDLE,
         Restart: IDLE,
+        Maintain: IDLE,
         Reload: IDLE,
         Logs: IDLE,
         State: IDLE,
@@ -154,6 +157,7 @@ CLOSING: dict[type[Message], tuple[tuple[type[Message], ...], ...]] = {
     Status: ((State, State, Done), (Done,), (Refused,)),
     Start: ((Done,), (Refused,)),
     Restart: ((Done,), (Refused,)),
+    Maintain: ((Done,), (Refused,)),
     Reload: ((Done,), (Refused,)),
     Logs: ((Text, Text, Done), (Refused,)),
 }
@@ -248,7 +252,7 @@ def test_whatever_a_peer_says_is_taken_or_is_its_fault(words: list[tuple[Any, in
 # Identities --------------------------------------------------------------------------
 
 ONLY_MANAGERS = {Claim, Poll, Ack, Release}
-ONLY_ADMINISTRATORS = {Start, Restart, Reload, Logs}
+ONLY_ADMINISTRATORS = {Start, Restart, Maintain, Reload, Logs}
 
 
 @pytest.mark.parametrize("kind", get_args(Request))

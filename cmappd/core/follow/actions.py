@@ -62,7 +62,7 @@ class Log(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """The application runs and is ready, for the first time."""
+    """The application runs and is ready, for the first time; or it is under maintenance."""
 
 
 class Exit(NamedTuple):

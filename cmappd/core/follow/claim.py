@@ -11,7 +11,10 @@ SETTLE = 1.0  # seconds to wait until the server has noted that we know the outc
 
 
 def claim(f: Following) -> None:
-    """Ask to own the application; only the first claim starts it."""
+    """Ask to own the application; only the first claim starts it.
+
+    What becomes of a run under maintenance is of no consequence, so it is not named.
+    """
     fresh = f.status is None
     f.claiming = f.seq()
     f.stage = Stage.CLAIMING
@@ -19,7 +22,7 @@ def claim(f: Following) -> None:
         Claim(
             f.claiming,
             f.terms.app,
-            run=f.run,
+            run=None if f.maintained else f.run,
             start=fresh and f.wish is Wish.FOLLOW,
             takeover=fresh and f.terms.takeover,
         )

@@ -15,6 +15,10 @@ Rules:
   whatever fails meanwhile, and only an explicit refusal ends it sooner.
 - A link that does not answer a poll for two poll intervals is given up for a new one.
 - A claim on a new link never starts the application: what ended meanwhile is to be told.
+- While the guest says that the application is under maintenance, nothing that becomes of it,
+  of its server or of its guest ends this: the link is tried for until the maintenance should
+  be over, and for ``lost_after`` more. Afterwards what runs then is followed, and what is
+  at rest ends this as ever. SIGTERM, and another owner, end it at any time.
 - Once a Claim was sent, the application may run: SIGTERM then ends only when it is stopped.
 """
 
@@ -105,7 +109,7 @@ class Follower:
         elif isinstance(message, Ended):
             news.ended(f, message, now)
         elif isinstance(message, Refused):
-            news.refused(f, message)
+            news.refused(f, message, now)
         elif isinstance(message, Done) and message.seq == f.stopping:
             claim.finish(f, exit_as(reasons.STOPPED, "", f.run), now)
         return f.flush()
@@ -133,6 +137,8 @@ class Follower:
             return f.flush()
         if f.wish is Wish.FOLLOW:
             f.limit = now + f.terms.stop_timeout
+            if f.maintained:  # the link is not tried for so long any more
+                f.until = min(f.until, now + f.terms.lost_after)
         f.wish = Wish.STOP if f.wish is Wish.FOLLOW else Wish.KILL
         how = "stop" if f.wish is Wish.STOP else "kill"
         f.say(f"asked to {how} the application", INFO)

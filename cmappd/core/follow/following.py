@@ -7,7 +7,7 @@ from enum import Enum
 
 from cmappd.core import wording
 from cmappd.core.follow.actions import Action, Exit, Failure, Log, Send, Terms, Wish
-from cmappd.core.messages import AppStatus, Message
+from cmappd.core.messages import AppStatus, Message, State
 
 
 class Stage(Enum):
@@ -42,6 +42,7 @@ class Following:
         self.rebooted = False  # since the last link
         self.status: AppStatus | None = None  # None until the application was claimed once
         self.ready = False  # it was seen running
+        self.maintained_until: float | None = None  # while the guest says that it is
         self.cleared = False  # an outcome of an earlier manager's run was out of the way
         self.silences = 0  # polls answered by "it is over" without an Ended
         # Of what was asked.
@@ -60,6 +61,17 @@ class Following:
     def run(self) -> str | None:
         """The run that is followed."""
         return None if self.status is None else self.status.run
+
+    @property
+    def maintained(self) -> bool:
+        """Whether, by the last word of the guest, somebody works on the application."""
+        return self.maintained_until is not None
+
+    def note(self, state: State, now: float) -> None:
+        """Take the last word of the guest for the truth."""
+        notice = state.status.maintenance
+        self.status, self.guest = state.status, (state.boot_id, state.epoch)
+        self.maintained_until = None if notice is None else now + notice.over_in
 
     def enter(self, stage: Stage, until: float) -> None:
         """The one way into a stage that ends by itself: its deadline comes with it."""

@@ -9,10 +9,12 @@ from cmappd.core.follow.actions import (
     Close,
     Connect,
     Failure,
+    Wish,
 )
 from cmappd.core.follow.following import Following, Stage
 from cmappd.core.follow.verdicts import exit_as
 from cmappd.core.messages import Hello, Poll, Welcome
+from cmappd.core.units import format_duration
 from cmappd.core.wording import ERROR, INFO, WARNING
 
 NO_ANSWER = Failure(reasons.UNREACHABLE, "no answer")
@@ -61,12 +63,20 @@ def lost(f: Following, failure: Failure, now: float) -> None:
             f.end(exit_as(failure.reason, failure.text, None))
         return
     if f.stage is Stage.FOLLOWING:
-        # The second is for a process that was itself stopped: it gets one attempt.
-        f.until = max(f.heard + f.terms.lost_after, now + f.interval)
-        left = f.until - now
-        f.say(f"the link was lost: {failure.text}; trying again for {left:.3g}s", WARNING)
+        f.until = _until(f, now)
+        left = format_duration(round(f.until - now))
+        f.say(f"the link was lost: {failure.text}; trying again for {left}", WARNING)
         f.failure = failure
     retry(f, failure, now)
+
+
+def _until(f: Following, now: float) -> float:
+    """How long to try for a link that was lost now."""
+    # The second is for a process that was itself stopped: it gets one attempt.
+    until = max(f.heard + f.terms.lost_after, now + f.interval)
+    if f.maintained_until is not None and f.wish is Wish.FOLLOW:
+        until = max(until, f.maintained_until + f.terms.lost_after)
+    return until
 
 
 def retry(f: Following, failure: Failure, now: float) -> None:

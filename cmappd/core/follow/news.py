@@ -2,7 +2,8 @@
 
 from cmappd import reasons
 from cmappd.core import wording
-from cmappd.core.follow.actions import Exit, Log, Ready, Wish
+from cmappd.core.follow import link
+from cmappd.core.follow.actions import Close, Exit, Failure, Log, Ready, Wish
 from cmappd.core.follow.claim import ask_to_stop, claim, finish, settle
 from cmappd.core.follow.following import Following, Stage
 from cmappd.core.follow.verdicts import (
@@ -14,7 +15,7 @@ from cmappd.core.follow.verdicts import (
     refusal,
 )
 from cmappd.core.messages import Ack, Ended, Message, Refused, Release, State
-from cmappd.core.state import Phase
+from cmappd.core.state import ALIVE, Phase
 from cmappd.core.wording import ERROR, INFO, WARNING
 
 
@@ -23,30 +24,36 @@ def state(f: Following, state: State, now: float) -> None:
     if f.stage is Stage.CLAIMING:
         _take_up(f, state, now)
         return
-    _note(f, state)
-    if _has_started(f, state):
-        finish(f, Exit(reasons.SUCCESS, 0, "running", f.run), now)
+    maintained = f.maintained
+    _note(f, state, now)
+    if _has_started(f):
+        finish(f, _started(f), now)
+    elif maintained and not f.maintained and is_over(state.status):
+        _conclude_maintenance(f, state, now)
     elif state.seq == f.poll:
         f.poll = None
         f.attempts = 0
         f.step_until = now + f.interval
         # The Ended is said before such a State; if it is missing twice, it will not come.
-        f.silences = f.silences + 1 if is_over(state.status) else 0
+        f.silences = f.silences + 1 if is_over(state.status) and not f.maintained else 0
         if f.silences == 2:
             _conclude(f, state, now)
 
 
 def _take_up(f: Following, state: State, now: float) -> None:
     """The application is ours, for the first time or again."""
-    before, guest = f.status, f.guest
+    before, guest, maintained = f.status, f.guest, f.maintained
     f.enter(Stage.FOLLOWING, now + f.interval)
-    _note(f, state)
+    _note(f, state, now)
     if f.wish is not Wish.FOLLOW:
         ask_to_stop(f)
-    elif _has_started(f, state):
-        finish(f, Exit(reasons.SUCCESS, 0, "running", f.run), now)
-    elif before is None or guest is None:
+    elif _has_started(f):
+        finish(f, _started(f), now)
+    elif before is None or guest is None or f.maintained:
         return
+    elif maintained:
+        if is_over(state.status):
+            _conclude_maintenance(f, state, now)
     elif state.boot_id != guest[0]:
         finish(f, exit_as(reasons.GUEST_RESTARTED, "", before.run), now)
     elif not is_known(before.run, guest[1], state):
@@ -55,25 +62,39 @@ def _take_up(f: Following, state: State, now: float) -> None:
         _conclude(f, state, now)
 
 
-def _note(f: Following, state: State) -> None:
+def _note(f: Following, state: State, now: float) -> None:
     """Tell what changed, once and with the run that it is about."""
     lines = wording.changes(f.status, state.status)
-    f.status = state.status
-    f.guest = (state.boot_id, state.epoch)
+    f.note(state, now)
+    if state.status.phase in ALIVE:  # under maintenance: what goes on now has not rebooted
+        f.rebooted = False
     for line in lines:
         f.do(Log(line, f.run))
-    if state.status.phase is Phase.RUNNING and not f.ready:
+    if _is_there(f) and not f.ready:
         f.ready = True
         f.do(Ready())
 
 
-def _has_started(f: Following, state: State) -> bool:
-    return f.terms.start_timeout is not None and state.status.phase is Phase.RUNNING
+def _has_started(f: Following) -> bool:
+    return f.terms.start_timeout is not None and _is_there(f)
+
+
+def _is_there(f: Following) -> bool:
+    """Whether nobody need wait for it any longer: it runs, or somebody works on it."""
+    return f.maintained or (f.status is not None and f.status.phase is Phase.RUNNING)
+
+
+def _started(f: Following) -> Exit:
+    if f.status is not None and f.status.phase is Phase.RUNNING:
+        return Exit(reasons.SUCCESS, 0, "running", f.run)
+    return Exit(reasons.SUCCESS, 0, "it is under maintenance, and was not started", f.run)
 
 
 def ended(f: Following, ended: Ended, now: float) -> None:
     """The result: write it down first, then say that it is written down."""
     outcome = ended.outcome
+    if f.maintained:  # while it is on, no result is said
+        f.say(wording.MAINTENANCE_OVER, INFO)
     end = exit_after(outcome, f.wish, rebooted=f.rebooted)
     stale = f.status is None and f.wish is Wish.FOLLOW and is_stale(outcome)
     severity = INFO if end.code == 0 or stale else ERROR
@@ -98,9 +119,25 @@ def _conclude(f: Following, state: State, now: float) -> None:
         finish(f, exit_as(reasons.UNKNOWN_STATUS, "", f.run), now)
 
 
-def refused(f: Following, refused: Refused) -> None:
+def _conclude_maintenance(f: Following, state: State, now: float) -> None:
+    """The truth counts again: it is at rest, and no result waited for us."""
+    last = state.status.last
+    if f.rebooted:
+        finish(f, exit_as(reasons.GUEST_RESTARTED, "", f.run), now)
+    elif last is not None and exit_after(last, f.wish, rebooted=False).code != 0:
+        ended(f, Ended(0, state.status.app, last), now)
+    else:
+        text = "it was under maintenance, and was not started"
+        finish(f, exit_as(reasons.OPERATOR, text, f.run), now)
+
+
+def refused(f: Following, refused: Refused, now: float) -> None:
     """A request was refused, or the server has hung up."""
     reason, text = refusal(refused)
+    if f.maintained and f.wish is Wish.FOLLOW and reason is not reasons.BUSY:
+        f.do(Close())
+        link.lost(f, Failure(reasons.UNREACHABLE, f"refused: {text}"), now)
+        return
     unknown = f.stage is Stage.CLAIMING and reason is reasons.UNKNOWN_STATUS
     if unknown and f.wish is not Wish.FOLLOW and f.run is not None:
         f.say("the server does not know that run", WARNING)
