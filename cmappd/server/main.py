@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import itertools
 import logging
 import os
@@ -28,7 +29,7 @@ from cmappd.server.store import Record, Store
 from cmappd.server.world import World
 from cmappd.system import files, limits
 from cmappd.system.hierarchy import Hierarchy
-from cmappd.system.notify import notify
+from cmappd.system.notify import notify, watchdog_interval
 from cmappd.system.proc import snapshot
 from cmappd.system.process import become_supervisor
 from cmappd.system.signals import Signals
@@ -44,6 +45,8 @@ OBSERVE_EVERY = 30  # sweeps between two looks at the trees, and at what could n
 def main() -> None:
     """The program."""
     options = _parse(sys.argv[1:])
+    # Where the watchdog's SIGABRT found us, and why we crashed, goes to the log.
+    faulthandler.enable()
     try:
         loader = Loader(os.path.abspath(options.config))
         config = loader.load()
@@ -89,6 +92,7 @@ async def _serve(loader: Loader, config: Config) -> None:
             background = [
                 tasks.create_task(_follow(watcher, loader, reloader)),
                 tasks.create_task(_keep_house(world, registry, connections, reloader)),
+                tasks.create_task(_feed_watchdog()),
             ]
             world.log.info("cmappserver %s is ready, pid %d", __version__, os.getpid())
             notify("READY=1")
@@ -186,6 +190,14 @@ async def _keep_house(
                     world.hierarchy.leftovers()  # removes what would not go before
             if reloader.service_problems:  # an address may have come up meanwhile
                 await reloader.begin()
+
+
+async def _feed_watchdog() -> None:
+    """Say that the loop makes progress, where the service manager wants to hear it."""
+    interval = watchdog_interval()
+    while interval is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval / 2)
 
 
 def _obey(signals: Signals, registry: Registry, reloader: Reloader) -> asyncio.Event:

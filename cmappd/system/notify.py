@@ -19,3 +19,12 @@ def notify(*assignments: str) -> None:
 
 def _abstract(address: str) -> str:
     return "\0" + address[1:] if address.startswith("@") else address
+
+
+def watchdog_interval() -> float | None:
+    """Seconds within which ``WATCHDOG=1`` is expected of us (sd_watchdog_enabled(3)), if it is."""
+    interval = os.environ.get("WATCHDOG_USEC", "")
+    meant = os.environ.get("WATCHDOG_PID", "")
+    if not (interval.isascii() and interval.isdecimal() and int(interval)):
+        return None
+    return None if meant and meant != str(os.getpid()) else int(interval) / 1_000_000

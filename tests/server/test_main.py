@@ -131,6 +131,55 @@ def test_the_service_manager_is_told_when_it_is_ready_and_when_it_stops(tmp_path
             assert guest.wait() == 0
 
 
+def test_the_watchdog_is_fed_while_the_loop_makes_progress(tmp_path: Path) -> None:
+    guest = Guest(tmp_path, SLEEP)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(PATIENCE)
+        guest.environment |= {
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "WATCHDOG_USEC": "100000",
+        }
+        with guest.started():
+            assert notify.recv(100) == b"READY=1"
+            for _ in range(3):
+                assert notify.recv(100) == b"WATCHDOG=1"
+            guest.signal(signal.SIGSTOP)
+            with pytest.raises(TimeoutError):
+                silence(notify, 1.0)
+            guest.signal(signal.SIGCONT)
+            assert notify.recv(100) == b"WATCHDOG=1"
+            assert guest.stop() == 0
+
+
+def silence(notify: socket.socket, seconds: float) -> None:
+    """Raise TimeoutError once nothing has come for so long."""
+    notify.settimeout(seconds)
+    try:
+        for _ in range(1000):
+            notify.recv(100)
+    finally:
+        notify.settimeout(PATIENCE)
+
+
+@pytest.mark.parametrize("meant", ["1", ""])
+def test_a_watchdog_that_is_not_ours_is_not_fed(tmp_path: Path, meant: str) -> None:
+    guest = Guest(tmp_path, SLEEP)
+    interval = "100000" if meant else "0"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(PATIENCE)
+        guest.environment |= {
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "WATCHDOG_USEC": interval,
+            "WATCHDOG_PID": meant,
+        }
+        with guest.started():
+            assert notify.recv(100) == b"READY=1"
+            assert guest.stop() == 0
+            assert notify.recv(100) == b"STOPPING=1"
+
+
 def test_json_log(tmp_path: Path) -> None:
     with Guest(tmp_path, SLEEP, server='log_format = "json"').started() as guest:
         only_app(guest)

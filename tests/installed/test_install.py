@@ -1,0 +1,85 @@
+"""What ``make install`` puts where, and that it runs from there."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.installed.conftest import ROOT
+
+PROGRAMS = ("cmappctl", "cmappmgr", "cmappserver")
+PAGES = sorted(path.name for path in (ROOT / "man").iterdir())
+EXPECTED = {
+    *(f"usr/bin/{name}" for name in PROGRAMS),
+    *(f"usr/share/man/man{name[-1]}/{name}" for name in PAGES),
+    "usr/lib/systemd/system/cmappserver.service",
+    "usr/lib/systemd/system/cmappmgr@.service",
+    "usr/share/bash-completion/completions/cmappctl",
+    "usr/share/bash-completion/completions/cmappmgr",
+    *(f"usr/share/doc/cmappd/{name}" for name in ("README.md", "CHANGELOG.md", "LICENSE")),
+    *(f"usr/share/doc/cmappd/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    *(
+        f"usr/share/doc/cmappd/{path.relative_to(ROOT)}"
+        for path in (ROOT / "examples").rglob("*.toml")
+    ),
+}
+
+
+def files(destdir: Path) -> set[str]:
+    return {str(path.relative_to(destdir)) for path in destdir.rglob("*") if path.is_file()}
+
+
+def test_everything_is_where_it_belongs_and_nothing_else_is(destdir: Path) -> None:
+    packages = "usr/lib/cmappd/"
+    assert {name for name in files(destdir) if not name.startswith(packages)} == EXPECTED
+
+
+def test_nothing_speaks_of_where_it_was_staged(destdir: Path) -> None:
+    for name in EXPECTED:
+        assert str(destdir) not in (destdir / name).read_text(), name
+    compiled = list((destdir / "usr/lib/cmappd/cmappd").rglob("*.pyc"))
+    assert compiled
+    assert not [path for path in compiled if str(destdir).encode() in path.read_bytes()]
+
+
+def test_everybody_may_read_it(destdir: Path) -> None:
+    for path in destdir.rglob("*"):
+        wanted = 0o755 if path.is_dir() or path.parent.name == "bin" else 0o444
+        assert path.stat().st_mode & wanted == wanted, path
+
+
+def test_units_name_the_programs_by_their_paths(destdir: Path) -> None:
+    unit = (destdir / "usr/lib/systemd/system/cmappserver.service").read_text()
+    assert "\nExecStart=/usr/bin/cmappserver\n" in unit
+    assert "@" not in unit
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_programs_run_whatever_surrounds_them(
+    destdir: Path, tmp_path: Path, program: str
+) -> None:
+    """In a folder and an environment that would mislead another interpreter."""
+    (tmp_path / "cmappd").mkdir()
+    (tmp_path / "cmappd/__init__.py").write_text("raise SystemExit(99)\n")
+    script = tmp_path / program
+    text = (destdir / "usr/bin" / program).read_text()
+    script.write_text(text.replace("/usr/lib/cmappd", f"{destdir}/usr/lib/cmappd"))
+    script.chmod(0o755)
+    done = subprocess.run(
+        [script, "--version"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "PYTHONHOME": "/nowhere"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{program} ")
+
+
+def test_uninstall_leaves_nothing(destdir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", destdir, copy], check=True)
+    words = ["make", "-C", str(ROOT), "uninstall", f"DESTDIR={copy}", "prefix=/usr"]
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    assert files(copy) == set()
