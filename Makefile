@@ -5,6 +5,8 @@
 #   make test-cluster    the tests that need root
 #   make check           format, lint and types
 #   make bench           the measurements
+#   make install         into prefix=/usr/local, below DESTDIR if that is set
+#   make uninstall       the reverse; configuration, logs and certificates stay
 #
 # PYTHON=/path/to/python chooses the interpreter, ARGS='-k wire' goes on to pytest, bench or demo.
 
@@ -17,7 +19,24 @@ CODE = cmappd tests demo $(wildcard bench)
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
 
-.PHONY: help demo test test-cluster check bench clean
+prefix = /usr/local
+bindir = $(prefix)/bin
+libdir = $(prefix)/lib
+datadir = $(prefix)/share
+docdir = $(datadir)/doc/cmappd
+mandir = $(datadir)/man
+completionsdir = $(datadir)/bash-completion/completions
+unitdir = $(libdir)/systemd/system
+ocfdir = /usr/lib/ocf/resource.d
+PACKAGES = $(libdir)/cmappd
+
+# The programs, and the module of each.
+cmappserver = server.main
+cmappmgr = client.manager
+cmappctl = client.control
+PROGRAMS = cmappserver cmappmgr cmappctl
+
+.PHONY: help demo test test-cluster check bench install install-files uninstall clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -42,6 +61,58 @@ check: $(READY)
 bench:
 	@$(MAKE) --no-print-directory VENV=.venv-bench INSTALL="'.[bench]'" .venv-bench/.ready
 	.venv-bench/bin/python -m bench $(ARGS)
+
+# No virtual environment, so that a package can be made below DESTDIR: cmappd and what it needs are in
+# a folder of its own, and the programs run the interpreter apart from all else that is installed for
+# it (-I). The interpreter is that of .venv-install, by its own path.
+install:
+	@$(MAKE) --no-print-directory VENV=.venv-install INSTALL=setuptools .venv-install/.ready
+	@$(MAKE) --no-print-directory VENV=.venv-install install-files
+
+install-files: INTERPRETER = $(shell $(RUN) -c 'import sys; print(sys._base_executable)')
+install-files:
+	rm -rf '$(DESTDIR)$(PACKAGES).new' build
+	umask 022; $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile \
+	    --target '$(DESTDIR)$(PACKAGES).new' .
+	rm -rf '$(DESTDIR)$(PACKAGES).new/bin' build
+	umask 022; $(RUN) -m compileall -q -s '$(DESTDIR)$(PACKAGES).new' -p '$(PACKAGES)' \
+	    '$(DESTDIR)$(PACKAGES).new'
+	# All at once: a program that begins meanwhile finds the old ones, or the new ones.
+	rm -rf '$(DESTDIR)$(PACKAGES).old'
+	[ ! -e '$(DESTDIR)$(PACKAGES)' ] || mv '$(DESTDIR)$(PACKAGES)' '$(DESTDIR)$(PACKAGES).old'
+	mv '$(DESTDIR)$(PACKAGES).new' '$(DESTDIR)$(PACKAGES)'
+	rm -rf '$(DESTDIR)$(PACKAGES).old'
+	install -d '$(DESTDIR)$(bindir)'
+	$(foreach program,$(PROGRAMS),$(call install_program,$(program)))
+	install -d '$(DESTDIR)$(mandir)/man5' '$(DESTDIR)$(mandir)/man8'
+	install -m 644 man/*.5 '$(DESTDIR)$(mandir)/man5'
+	install -m 644 man/*.8 '$(DESTDIR)$(mandir)/man8'
+	install -d '$(DESTDIR)$(unitdir)' '$(DESTDIR)$(completionsdir)' '$(DESTDIR)$(docdir)/examples'
+	for unit in cluster/systemd/*.in; do \
+	    to='$(DESTDIR)$(unitdir)'/$$(basename "$$unit" .in); \
+	    sed 's|@bindir@|$(bindir)|' "$$unit" >"$$to" && chmod 644 "$$to" || exit 1; \
+	done
+	install -m 644 completions/* '$(DESTDIR)$(completionsdir)'
+	install -m 644 README.md CHANGELOG.md LICENSE docs/*.md '$(DESTDIR)$(docdir)'
+	cp -R examples/. '$(DESTDIR)$(docdir)/examples'
+	chmod -R u=rwX,go=rX '$(DESTDIR)$(docdir)'
+
+# -I keeps the environment, the working directory and the user's own packages out.
+define install_program
+printf '%s\n' '#!$(INTERPRETER) -I' 'import sys' 'sys.path.insert(0, "$(PACKAGES)")' \
+    'from cmappd.$($(1)) import main' 'main()' >'$(DESTDIR)$(bindir)/$(1)'
+chmod 755 '$(DESTDIR)$(bindir)/$(1)'
+
+endef
+
+uninstall:
+	rm -rf '$(DESTDIR)$(PACKAGES)' '$(DESTDIR)$(docdir)'
+	rm -f $(foreach program,$(PROGRAMS),'$(DESTDIR)$(bindir)/$(program)')
+	cd man && rm -f $(foreach page,$(notdir $(wildcard man/*)), \
+	    '$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(page)))/$(page)')
+	rm -f $(foreach unit,$(notdir $(basename $(wildcard cluster/systemd/*.in))), \
+	    '$(DESTDIR)$(unitdir)/$(unit)')
+	rm -f $(foreach name,$(notdir $(wildcard completions/*)),'$(DESTDIR)$(completionsdir)/$(name)')
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
