@@ -7,6 +7,7 @@ gives actions; carrying those out, and telling what came of it, is the superviso
 from dataclasses import dataclass
 
 from cmappd.core.config import Application
+from cmappd.core.sd_notify import Notification
 from cmappd.core.state import Cause, ExitStatus, Maintenance, Outcome, Part
 
 # Events ------------------------------------------------------------------------------
@@ -105,10 +106,21 @@ class Killed:
 
 @dataclass(frozen=True, slots=True)
 class MainFound:
-    """What a command that daemonised has left behind has this main process."""
+    """This is the main process: of what a command that daemonised has left behind, or from now on."""
 
     run: str
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """A process of the run's tree has said something of the application, by sd_notify(3).
+
+    What it said of the main process is not heeded here: who that is, MainFound tells.
+    """
+
+    run: str
+    word: Notification
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +146,11 @@ class CheckDue:
 
 
 @dataclass(frozen=True, slots=True)
+class PingDue:
+    """The time for a ping of the watchdog is over."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimedOut:
     """The deadline of the phase has come."""
 
@@ -153,8 +170,10 @@ Event = (
     | Killed
     | MainFound
     | Gone
+    | Notified
     | Checked
     | CheckDue
+    | PingDue
     | TimedOut
 )
 

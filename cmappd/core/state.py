@@ -52,7 +52,7 @@ class Cause(StrEnum):
     RELOAD = "reload"  # a changed launch key, and reload = "restart"
     NOT_STARTED = "not-started"  # it could not be executed
     NOT_READY = "not-ready"  # it was not ready within start.timeout
-    UNHEALTHY = "unhealthy"  # its health command failed too often
+    UNHEALTHY = "unhealthy"  # its health checks failed too often, or its watchdog was not renewed
     OUT_OF_MEMORY = "out-of-memory"  # the kernel killed its main process for memory
     UNKNOWN = "unknown"  # it ended, and its status cannot be known
 
@@ -67,6 +67,15 @@ class Health(StrEnum):
     UNKNOWN = "unknown"
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
+
+
+class Announced(StrEnum):
+    """What an application last said of its own state, by sd_notify(3)."""
+
+    NOTHING = ""
+    READY = "ready"
+    RELOADING = "reloading"
+    STOPPING = "stopping"  # which is final
 
 
 class ExitStatus(msgspec.Struct, frozen=True):

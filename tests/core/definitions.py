@@ -16,12 +16,14 @@ LIMIT = 2
 def health(
     action: Action = "restart",
     *,
+    watchdog: float | None = None,
     failures: int = 2,
     successes: int = 2,
     start_period: float = 0.0,
 ) -> Health:
     """Checks every 10 s."""
     return Health(
+        watchdog=watchdog,
         command=("/bin/ping-db",),
         interval=10.0,
         timeout=5.0,
@@ -32,10 +34,15 @@ def health(
     )
 
 
+def watched(action: Action = "restart", watchdog: float = 12.0) -> Health:
+    """No checks; the application is to ping."""
+    return Health(watchdog=watchdog, action=action)
+
+
 def definition(
     policy: Policy = "never",
     *,
-    ready: float | Literal["health"] = 1.0,
+    ready: float | Literal["health", "notify"] = 1.0,
     start_timeout: float = 60.0,
     stop_timeout: float = 30.0,
     tree: bool = False,

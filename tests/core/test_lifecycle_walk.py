@@ -37,6 +37,15 @@ budget              the policy restarts what it is for, and after somebody asked
 maintenance         while it is on, no run begins that nobody asked for, none is ended but by a
                     request or by the end of its main process, and the budget is not touched;
                     when it is over, what was put off is due, and within its usual time
+readiness           what is to say that it is ready is RUNNING once it has, and its main process
+                    is known, and not before; but after a crash of cmappserver, which may
+                    have missed the word, also when it has passed a check, or survived
+time_asked_for      a word prolongs STARTING and STOPPING, never shortens them, and only so far;
+                    it changes the phase in no other way than by readiness and by the watchdog,
+                    and that it stops by itself asks for nothing
+main_process        the pid is that of the main process, whoever that has become
+watchdog            a ping is awaited exactly while it runs, has a watchdog and has not missed
+                    one; a missed one, or the word that it is not well, ends it or is reported
 removed             what is removed gets no new run, and is not wished up
 time_moves          what the time brings is known to the phase, and is not brought again
                     at once
@@ -74,20 +83,26 @@ from cmappd.core.events import (
     MainFound,
     Maintain,
     MaintenanceOver,
+    Notified,
     NotLaunched,
+    PingDue,
     Remove,
     Restart,
     Spawn,
     Start,
     Stop,
     Terminate,
+    TimedOut,
 )
-from cmappd.core.lifecycle import App
-from cmappd.core.lifecycle.app import is_up
+from cmappd.core.lifecycle import App, Run
+from cmappd.core.lifecycle.app import is_up, readiness
+from cmappd.core.lifecycle.notice import LONGEST_EXTENSION
 from cmappd.core.lifecycle.table import TABLE
+from cmappd.core.sd_notify import Notification
 from cmappd.core.state import (
     ALIVE,
     REQUESTED,
+    Announced,
     Cause,
     ExitStatus,
     Goal,
@@ -96,15 +111,25 @@ from cmappd.core.state import (
     Part,
     Phase,
 )
-from tests.core.definitions import LIMIT, WINDOW, definition, fresh, health
+from tests.core.definitions import LIMIT, WINDOW, definition, fresh, health, watched
 
 TIMED = {Phase.STARTING, Phase.STOPPING, Phase.KILLING, Phase.BACKOFF}
 REST = {Phase.STOPPED, Phase.FAILED}
 CHECKED = {Phase.STARTING, Phase.RUNNING}
-MAIN_PID = 4711
+MAIN_PID, NEXT_MAIN_PID = 4711, 4713
 REQUESTS = (Start, Stop, Kill, Restart)
 MAINTENANCE = 5000.0  # seconds; longer than all that it puts off
 ENDINGS = (ExitStatus(code=0), ExitStatus(code=1), ExitStatus(signal=9), ExitStatus())
+WORDS = (
+    Notification(ready=True, status="up"),
+    Notification(reloading=True),
+    Notification(stopping=True),
+    Notification(watchdog="ping"),
+    Notification(watchdog="trigger"),
+    Notification(watchdog_timeout=12.0),
+    Notification(watchdog_timeout=0.0),
+    Notification(extend_timeout=1.5),
+)
 
 # Each is walked with changes to its twin and back, which has other health checks. The start
 # timeouts let few checks fit in, so that the walk comes to the end of them.
@@ -149,6 +174,22 @@ DEFINITIONS: dict[str, tuple[Application, Application]] = {
         definition("on-failure", commands=(1, 0, 0), resources=Resources(memory=2**30)),
         definition("on-failure", kind="forking", resources=Resources(memory=2**30)),
     ),
+    "ready by notification": (
+        definition("on-failure", ready="notify"),
+        definition("on-failure", ready="health", start_timeout=1.2, health=health()),
+    ),
+    "ready by notification, checked": (
+        definition(ready="notify", start_timeout=1.2, health=health("report")),
+        definition(ready="notify", start_timeout=1.2, health=watched("report")),
+    ),
+    "watchdog": (
+        definition("on-failure", stop_timeout=7.0, health=watched()),
+        definition(health=health("report", failures=1, watchdog=12.0)),
+    ),
+    "daemonises, notifies": (
+        definition(ready="notify", kind="forking", commands=(1, 0, 0), health=watched()),
+        definition(kind="forking"),
+    ),
     "never, ready by health": (
         definition(ready="health", start_timeout=1.2, health=health("report")),
         definition(ready="health", start_timeout=1.2, health=health("restart", failures=1)),
@@ -169,6 +210,7 @@ class World:
 
     spawning: tuple[str, Part] | None = None  # to be launched; not yet known whether it was
     main: str | None = None  # its main process lives
+    pid: int | None = None  # of that, or of the one before
     helper: tuple[str, Part] | None = None  # another command lives, or one that will daemonise
     # Its processes that were launched have ended, others live; or nobody lives, and who asks
     # to signal them is told that they are gone.
@@ -187,7 +229,7 @@ def happen(world: World, event: Event) -> World:
     match event:
         case Launched(run, pid, part):
             if pid == MAIN_PID:
-                return replace(world, spawning=None, main=run)
+                return replace(world, spawning=None, main=run, pid=pid)
             return replace(world, spawning=None, helper=(run, part))
         case NotLaunched():
             return replace(world, spawning=None)
@@ -198,8 +240,8 @@ def happen(world: World, event: Event) -> World:
             helper = world.helper if part is Part.MAIN and world.main is not None else None
             left = None if empty or main is not None or helper is not None else run
             return replace(world, main=main, helper=helper, left=left)
-        case MainFound(run):
-            return replace(world, main=run, left=None)
+        case MainFound(run, pid):
+            return replace(world, main=run, pid=pid, left=None)
         case Gone(_, part):
             return replace(world, behind=None) if part is Part.AFTER else replace(world, left=None)
         case Checked():
@@ -334,6 +376,7 @@ def step_holds(
     if before.maintenance is not None:
         _maintenance_holds(before, event, after, now)
     _memory_holds(before, event, after)
+    _notification_holds(before, event, after, actions, now)
     if _ended(before, after):
         assert before.run is not None
         assert after.last is not None, "accounted_for"
@@ -362,6 +405,36 @@ def _maintenance_holds(before: App, event: Event, after: App, now: float) -> Non
         assert len(after.restarts) <= len(before.restarts), "maintenance: budget"
     if not asked and is_up(before) and not isinstance(event, Exited | Gone):
         assert after.phase in CHECKED, "maintenance: ended, and nobody asked"
+
+
+def _notification_holds(
+    before: App, event: Event, after: App, actions: tuple[Action, ...], now: float
+) -> None:
+    run = after.run
+    if run is not None and (before.phase, after.phase) == (Phase.STARTING, Phase.RUNNING):
+        later = run.unheard and isinstance(event, TimedOut | Checked)
+        said = run.announced is Announced.READY
+        assert readiness(after) != "notify" or said or later, "readiness"
+    failed = isinstance(event, PingDue) or (
+        isinstance(event, Notified)
+        and (event.word.watchdog == "trigger" and before.phase is Phase.RUNNING)
+        and before.definition.watchdog is not None
+    )
+    if failed:
+        assert run is not None
+        assert run.silent, "watchdog"
+        rule = before.definition.health
+        if rule is not None and rule.action == "restart" and before.maintenance is None:
+            assert (after.phase, run.ending) == (Phase.STOPPING, Cause.UNHEALTHY), "watchdog"
+            return
+    if failed or isinstance(event, Notified):
+        ready = before.phase is Phase.STARTING and after.phase is Phase.RUNNING
+        assert after.phase is before.phase or ready, "time_asked_for"
+        assert not actions, "time_asked_for"
+    if isinstance(event, Notified) and after.deadline is not None:
+        assert before.deadline is not None
+        latest = max(before.deadline, now + LONGEST_EXTENSION)
+        assert before.deadline <= after.deadline <= latest, "time_asked_for"
 
 
 def _conclusion_holds(before: App, after: App, actions: tuple[Action, ...]) -> None:
@@ -399,6 +472,7 @@ def state_holds(state: State) -> None:
             assert run.status.code in app.definition.restart.success_codes, "never_lies"
         else:
             assert run.id == world.main, "never_lies"
+            assert run.pid == world.pid, "main_process"
             assert run.pid is not None, "never_lies"
     if app.phase in REST:
         assert app.goal is Goal.DOWN, "goals"
@@ -410,6 +484,13 @@ def state_holds(state: State) -> None:
     if app.removed:
         assert app.phase is not Phase.BACKOFF, "removed"
     _checks_hold(state)
+    if run is not None:
+        awaited = app.definition.watchdog is not None and run.watchdog > 0 and not run.silent
+        due = app.phase is Phase.RUNNING and awaited
+        assert (run.ping_due is not None) == due, "watchdog"
+        assert not run.silent or run.condition is Health.UNHEALTHY, "watchdog"
+    if app.phase is Phase.STARTING and run is not None and readiness(app) == "notify":
+        assert run.announced is not Announced.READY or run.pid is None, "readiness"
 
 
 def _checks_hold(state: State) -> None:
@@ -422,6 +503,8 @@ def _checks_hold(state: State) -> None:
     if app.definition.health is None:
         assert not due, "checks: none is configured"
         assert run.health is Health.NONE, "checks: none is configured"
+    elif not app.definition.health.checks:
+        assert not due, "checks: none is configured"
     else:
         assert due or under_way, "checks: none to come"
         assert run.health is not Health.NONE, "checks"
@@ -478,6 +561,17 @@ def answered(world: World, app: App) -> Iterator[Event]:
     if world.checking is not None:
         yield Checked(world.checking, True, "")
         yield Checked(world.checking, False, "no answer")
+    if app.run is not None and app.run.socket and app.phase is not Phase.KILLING:
+        yield from said(world, app.run.id)
+
+
+def said(world: World, run: str) -> Iterator[Event]:
+    """What the application may say of itself, while anything of it lives."""
+    if world.main or world.helper or world.left:
+        for word in WORDS:
+            yield Notified(run, word)
+    if world.main is not None:
+        yield MainFound(run, NEXT_MAIN_PID)
 
 
 def for_memory(world: World, app: App) -> Iterator[Event]:
@@ -513,10 +607,20 @@ def wait_long(state: State) -> State | None:
     return replace(state, now=state.now + WINDOW)
 
 
+def crash(state: State) -> State | None:
+    """The state when another supervisor has taken up what this one has left."""
+    if state.app.run is None:
+        return None
+    app = lifecycle.resume(state.app, state.now)
+    after = replace(state, app=app, world=replace(state.world, checking=None))
+    state_holds(after)
+    return after
+
+
 def successors(state: State) -> Iterator[State]:
     for event in (*asked(state), *answered(state.world, state.app)):
         yield advance(state, event)
-    for passed in (let_time_pass(state), wait_long(state)):
+    for passed in (let_time_pass(state), wait_long(state), crash(state)):
         if passed is not None:
             yield passed
 
@@ -533,6 +637,7 @@ def earlier_words(state: State) -> Iterator[Event]:
         yield Gone(run)
         yield Gone(run, Part.AFTER)
         yield MainFound(run, 1)
+        yield Notified(run, WORDS[0])
         yield Checked(run, False, "")
 
 
@@ -560,7 +665,7 @@ def _run_key(app: App, now: float) -> object:
     run = app.run
     if run is None:
         return None
-    steps = run.kind, run.part, run.launched, run.searching, run.asking
+    steps = run.kind, run.part, run.launched, run.searching, run.asking, run.socket
     ended = *steps, run.pid is None, run.ending, run.status, min(run.kills, 1), run.oom_kills
     if app.phase not in CHECKED:
         return ended
@@ -571,7 +676,16 @@ def _run_key(app: App, now: float) -> object:
         streak = max(-rule.failures, min(run.streak, rule.successes))
     if due is not None and app.deadline is not None:
         ahead = max(-1, min(ceil((app.deadline - due) / 0.5), 3))
-    return ended, run.health, streak, due is None, early, ahead
+    return ended, run.health, streak, due is None, early, ahead, _said_key(app, run, now)
+
+
+def _said_key(app: App, run: Run, now: float) -> object:
+    """What it has said of itself, as far as anything may follow from that in this phase."""
+    if app.phase is Phase.STARTING:
+        return run.announced, run.unheard, run.watchdog
+    base = now if run.check_due is None else run.check_due
+    ahead = [one and max(0, min(ceil((one - base) / 6), 2)) for one in (run.ping_due, run.excused)]
+    return run.announced is Announced.STOPPING, run.silent, run.watchdog, ahead[0], ahead[1]
 
 
 # The walk ----------------------------------------------------------------------------
@@ -706,6 +820,8 @@ def _reply(state: State, actions: tuple[Action, ...], manners: Manners) -> Event
         return Gone(world.behind, Part.AFTER)
     if world.checking is not None:
         return Checked(world.checking, True, "")
+    if state.app.phase is Phase.STARTING and world.main and readiness(state.app) == "notify":
+        return Notified(world.main, WORDS[0])
     return manners(state, actions)
 
 

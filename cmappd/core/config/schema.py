@@ -90,7 +90,7 @@ class Manager(Model):
 
 
 class Start(Model):
-    """[apps.NAME.start]. ``ready`` is "health", or the seconds to survive.
+    """[apps.NAME.start]. ``ready`` is "health", "notify", or the seconds to survive.
 
     ``command`` runs to completion first; ``timeout`` is for it, and then for readiness.
     """
@@ -143,9 +143,11 @@ class Restart(Model):
 class Health(Model):
     """[apps.NAME.health]. ``failures`` and ``successes`` are consecutive ones.
 
-    Of ``command``, ``http`` and ``tcp`` there is one. ``http_status`` None is 200 to 399.
+    Of ``command``, ``http`` and ``tcp`` there is one, or none where there is a ``watchdog``: the
+    longest time between two pings by sd_notify(3). ``http_status`` None is 200 to 399.
     """
 
+    watchdog: Timeout | None = None
     command: Command | None = None
     http: HttpUrl | None = None
     http_status: HttpStatuses | None = Field(default=None, validate_default=True)
@@ -172,10 +174,21 @@ class Health(Model):
     @field_validator("tcp")
     @classmethod
     def _one_way(cls, tcp: str | None, info: ValidationInfo) -> str | None:
-        ways = [info.data.get("command"), info.data.get("http"), tcp]
-        if {"command", "http"} <= info.data.keys() and sum(way is not None for way in ways) != 1:
-            raise ValueError("one of command, http and tcp is required, and no more than one")
+        if not {"watchdog", "command", "http"} <= info.data.keys():
+            return tcp
+        ways = [info.data["command"], info.data["http"], tcp]
+        count = sum(way is not None for way in ways)
+        if count > 1 or (count == 0 and info.data["watchdog"] is None):
+            raise ValueError(
+                "one of command, http and tcp is required, unless there is a watchdog, "
+                "and no more than one"
+            )
         return tcp
+
+    @property
+    def checks(self) -> bool:
+        """Whether there is something to ask; otherwise the application itself must speak."""
+        return (self.command, self.http, self.tcp) != (None, None, None)
 
 
 class Ownership(Model):
@@ -265,6 +278,16 @@ class Application(Model):
         return {**start, "ready": 0.0}  # which is not to be held against its timeout
 
     @property
+    def watchdog(self) -> float | None:
+        """The longest time between two pings, if any are awaited."""
+        return self.health.watchdog if self.health is not None else None
+
+    @property
+    def notifies(self) -> bool:
+        """Whether it is to say something of itself by sd_notify(3)."""
+        return self.start.ready == "notify" or self.watchdog is not None
+
+    @property
     def commands(self) -> dict[str, tuple[str, ...]]:
         """All commands that it has, by their keys."""
         health = self.health.command if self.health is not None else None
@@ -284,8 +307,17 @@ class Application(Model):
     @classmethod
     def _there_if_needed(cls, health: Health | None, info: ValidationInfo) -> Health | None:
         start = info.data.get("start")
-        if health is None and isinstance(start, Start) and start.ready == "health":
-            raise ValueError('is required: start.ready is "health"')
+        checks = health is not None and health.checks
+        if not checks and isinstance(start, Start) and start.ready == "health":
+            raise ValueError('is required, with a check: start.ready is "health"')
+        return health
+
+    @field_validator("health")
+    @classmethod
+    def _speaks(cls, health: Health | None, info: ValidationInfo) -> Health | None:
+        watched = health is not None and health.watchdog is not None
+        if watched and info.data.get("type") == "oneshot":
+            raise ValueError("must not have watchdog: a oneshot has ended when it is up")
         return health
 
 
@@ -298,6 +330,5 @@ PLANNED_KEYS: dict[type[BaseModel], frozenset[str]] = {
     ),
 }
 PLANNED_VALUES: dict[tuple[type[BaseModel], str], frozenset[str]] = {
-    (Start, "ready"): frozenset({"notify"}),
     (Log, "destination"): frozenset({"journal", "syslog", "none"}),
 }

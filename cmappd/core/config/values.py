@@ -207,13 +207,15 @@ def _status(value: int) -> int:
     return value
 
 
-def _ready(value: object) -> float | Literal["health"]:
-    if value == "health":
-        return "health"
+def _ready(value: object) -> float | Literal["health", "notify"]:
+    if value == "health" or value == "notify":
+        return value
     try:
         return _seconds(value)
     except ValueError:
-        raise ValueError('must be "health", or a duration such as "10s" to survive') from None
+        raise ValueError(
+            'must be "health", "notify", or a duration such as "10s" to survive'
+        ) from None
 
 
 Text = Annotated[str, AfterValidator(_text)]
@@ -225,7 +227,7 @@ Timeout = Annotated[Duration, AfterValidator(_positive)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=1024, le=units.LARGEST)]
 Processors = Annotated[float, BeforeValidator(_number), Field(ge=0.01, le=10_000)]
 Mask = Annotated[int, BeforeValidator(_mask)]
-Ready = Annotated[float | Literal["health"], PlainValidator(_ready)]
+Ready = Annotated[float | Literal["health", "notify"], PlainValidator(_ready)]
 Service = Annotated[Text, AfterValidator(_service)]
 HttpUrl = Annotated[Text, AfterValidator(_url)]
 Limit = Annotated[tuple[int, int], Field(strict=False), BeforeValidator(_limit)]

@@ -8,12 +8,24 @@ from msgspec.structs import replace
 
 from cmappd.core.config import Application
 from cmappd.core.events import Action
-from cmappd.core.state import Cause, ExitStatus, Goal, Health, Maintenance, Outcome, Part, Phase
+from cmappd.core.state import (
+    Announced,
+    Cause,
+    ExitStatus,
+    Goal,
+    Health,
+    Maintenance,
+    Outcome,
+    Part,
+    Phase,
+)
 
 Kind = Literal["simple", "forking", "oneshot"]
 
 # In these a run is expected to do its work, and its health is looked after.
 CHECKED_PHASES = frozenset({Phase.STARTING, Phase.RUNNING})
+# Seconds to survive of what cannot say that it is ready: it was launched before it was to say so.
+SURVIVAL = 1.0
 
 
 class Run(Struct, frozen=True):
@@ -37,6 +49,19 @@ class Run(Struct, frozen=True):
     checking: bool = False  # a check is under way
     kills: int = 0  # how often SIGKILL was sent to what is left
     oom_kills: int = 0  # of its processes, by the kernel for memory, while it went on
+    socket: bool = False  # it was given NOTIFY_SOCKET
+    unheard: bool = False  # nobody listened for a while in which it may have said that it is ready
+    announced: Announced = Announced.NOTHING
+    status_text: str = ""  # what it said last of its state, in words
+    watchdog: float = 0.0  # seconds between two pings at the most, as it was told; 0: none awaited
+    ping_due: float | None = None  # when the next ping is late
+    silent: bool = False  # a ping was missed, and none has come since
+    excused: float | None = None  # it is stopping by itself: until then no failure counts
+
+    @property
+    def condition(self) -> Health:
+        """Its health, by its checks and by its watchdog."""
+        return Health.UNHEALTHY if self.silent else self.health
 
     @property
     def chance(self) -> float:
@@ -67,7 +92,7 @@ Step = tuple[App, tuple[Action, ...]]
 def enter(app: App, phase: Phase, deadline: float | None, run: Run | None) -> App:
     """The one way into a phase: its deadline comes with it, and so does its run."""
     if run is not None and phase not in CHECKED_PHASES:
-        run = replace(run, check_due=None, searching=False)
+        run = replace(run, check_due=None, searching=False, ping_due=None)
     return replace(app, phase=phase, deadline=deadline, run=run)
 
 
@@ -76,6 +101,12 @@ def is_up(app: App) -> bool:
     if app.run is None or app.phase not in CHECKED_PHASES:
         return False
     return app.run.pid is not None or app.phase is Phase.RUNNING
+
+
+def readiness(app: App) -> float | Literal["health", "notify"]:
+    """What makes the live run ready: seconds to survive, or a word that is awaited."""
+    ready = app.definition.start.ready
+    return SURVIVAL if ready == "notify" and not live_run(app).socket else ready
 
 
 def live_run(app: App) -> Run:

@@ -3,8 +3,10 @@
 from msgspec.structs import replace
 
 from cmappd.core.events import Define, Remove
+from cmappd.core.lifecycle import watchdog
 from cmappd.core.lifecycle.app import App, Step, is_up
 from cmappd.core.lifecycle.health import plan_check
+from cmappd.core.lifecycle.notice import ready_if_said
 from cmappd.core.lifecycle.starting import starting
 from cmappd.core.state import Phase
 
@@ -15,9 +17,9 @@ def define(app: App, event: Define, now: float) -> Step:
     if run is None or not is_up(app):
         return app, ()
     if app.phase is Phase.STARTING and old.start != new.start:
-        app = starting(app, run, now)
+        app = ready_if_said(starting(app, run, now), now)
     if old.health != new.health:
-        app = plan_check(app, now, run.chance)
+        app = watchdog.rewind(plan_check(app, now, run.chance), now)
     return app, ()
 
 

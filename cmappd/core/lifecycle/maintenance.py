@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from cmappd.core.events import Maintain, MaintenanceOver, Start
 from cmappd.core.lifecycle.app import App, Step, enter, live_run
 from cmappd.core.lifecycle.starting import launch, start, starting
+from cmappd.core.lifecycle.watchdog import wound
 from cmappd.core.state import Cause, Phase
 
 
@@ -31,6 +32,11 @@ def over(app: App, _event: MaintenanceOver, _now: float) -> Step:
 def over_starting(app: App, _event: MaintenanceOver, now: float) -> Step:
     """From now on it has the time to become ready that it would have had."""
     return starting(replace(app, maintenance=None), live_run(app), now), ()
+
+
+def over_running(app: App, _event: MaintenanceOver, now: float) -> Step:
+    """A ping that was missed may have been, and the next may not."""
+    return replace(app, maintenance=None, run=wound(app, live_run(app), now)), ()
 
 
 def over_waiting(app: App, _event: MaintenanceOver, now: float) -> Step:

@@ -19,7 +19,7 @@ from cmappd.core.events import (
 from cmappd.core.lifecycle.app import App, Run, Step, enter, last_outcome, live_run
 from cmappd.core.lifecycle.ending import destroy, termination
 from cmappd.core.lifecycle.health import plan_check
-from cmappd.core.lifecycle.starting import launch, starting
+from cmappd.core.lifecycle.starting import as_defined, launch, starting
 from cmappd.core.state import REQUESTED, Cause, ExitStatus, Goal, Outcome, Part, Phase
 from cmappd.core.wording import status_text
 
@@ -43,7 +43,7 @@ def exited_starting(app: App, event: Exited, now: float) -> Step:
         if event.status.code != 0:
             detail = f"start.command ended with {status_text(event.status) or 'unknown status'}"
             return _fail_start(app, detail, event.empty, now)
-        run = replace(run, part=Part.MAIN, kind=app.definition.type)
+        run = as_defined(replace(run, part=Part.MAIN), app.definition)
         return starting(app, run, now), (Spawn(run.id, Part.MAIN),)
     if run.kind == "oneshot" and event.status.code in app.definition.restart.success_codes:
         app = enter(app, Phase.RUNNING, None, replace(run, status=event.status))
@@ -54,7 +54,10 @@ def exited_starting(app: App, event: Exited, now: float) -> Step:
             return _fail_start(app, _NOTHING_LEFT, event.empty, now)
         run = replace(run, pid=None, searching=True, check_due=None)
         if run.limit is None:  # not one that was found already, and was not the last
-            run = replace(run, limit=now + app.definition.start.timeout)
+            limit = now + app.definition.start.timeout
+            run = replace(
+                run, limit=max(limit, app.deadline or limit)
+            )  # it may have asked for more
         return enter(app, Phase.STARTING, run.limit, run), (FindMain(run.id),)
     return exited(app, event, now)
 

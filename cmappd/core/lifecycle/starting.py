@@ -4,9 +4,11 @@ from msgspec.structs import replace
 
 from cmappd.core.config import Application
 from cmappd.core.events import Destroy, Event, Launched, MainFound, Spawn, TimedOut
-from cmappd.core.lifecycle.app import App, Run, Step, enter, live_run
+from cmappd.core.lifecycle.app import App, Run, Step, enter, live_run, readiness
 from cmappd.core.lifecycle.ending import end, termination
 from cmappd.core.lifecycle.health import plan_check
+from cmappd.core.lifecycle.notice import ready_if_said
+from cmappd.core.lifecycle.watchdog import ready
 from cmappd.core.state import Cause, Goal, Health, Part, Phase
 
 
@@ -21,10 +23,16 @@ def launch(app: App, now: float) -> Step:
     serial = app.serial + 1
     health = Health.NONE if app.definition.health is None else Health.UNKNOWN
     part = Part.MAIN if app.definition.start.command is None else Part.START
-    run_id, kind = f"{app.name}.{app.epoch}.{serial}", app.definition.type
-    run = Run(run_id, now, kind=kind, part=part, health=health)
+    run = Run(f"{app.name}.{app.epoch}.{serial}", now, part=part, health=health)
+    run = as_defined(run, app.definition)
     app = replace(app, goal=Goal.UP, serial=serial)
     return starting(app, run, now), (Spawn(run.id, part),)
+
+
+def as_defined(run: Run, definition: Application) -> Run:
+    """The run with what its command, which is launched now, is and is told for good."""
+    watchdog = definition.watchdog or 0.0
+    return replace(run, kind=definition.type, socket=definition.notifies, watchdog=watchdog)
 
 
 def found(name: str, definition: Application, run_id: str, pid: int, now: float) -> App:
@@ -33,13 +41,16 @@ def found(name: str, definition: Application, run_id: str, pid: int, now: float)
     health = Health.NONE if definition.health is None else Health.UNKNOWN
     app = App(name, epoch, definition, goal=Goal.UP, serial=int(serial))
     run = Run(run_id, now, launched=True, pid=pid, health=health)
+    # Of what kind it was nobody knows; it has a main process, and so it is taken as a simple one.
+    run = replace(as_defined(run, definition), kind="simple", unheard=True)
     return plan_check(starting(app, run, now), now, run.chance)
 
 
 def starting(app: App, run: Run, now: float) -> App:
     """Wait from now on for what is under way: a command, or readiness once there is a process."""
-    ready, timeout = app.definition.start.ready, app.definition.start.timeout
-    wait = timeout if run.pid is None or ready == "health" else ready
+    app = replace(app, run=run)
+    ready, timeout = readiness(app), app.definition.start.timeout
+    wait = timeout if run.pid is None or isinstance(ready, str) else ready
     return enter(app, Phase.STARTING, now + wait, run)
 
 
@@ -63,20 +74,33 @@ def launched_too_late(app: App, event: Launched, _now: float) -> Step:
 
 
 def main_found(app: App, event: MainFound, now: float) -> Step:
-    run = replace(live_run(app), searching=False)
-    return _has_main(app, run, event.pid, now)
+    run = live_run(app)
+    if run.searching:
+        return _has_main(app, replace(run, searching=False), event.pid, now)
+    return main_changed(app, event, now)
+
+
+def main_changed(app: App, event: MainFound, _now: float) -> Step:
+    """The main process has handed over to another one, which goes on with its work."""
+    run = live_run(app)
+    return (app, ()) if run.pid is None else (replace(app, run=replace(run, pid=event.pid)), ())
 
 
 def _has_main(app: App, run: Run, pid: int, now: float) -> Step:
     """The application is there; now it must become ready."""
+    asked = app.deadline or now  # later than what it gets anew, if it has asked for that
     run = replace(run, pid=pid, started=now)
-    return plan_check(starting(app, run, now), now, run.chance), ()
+    app = starting(app, run, now)
+    if isinstance(readiness(app), str):
+        app = enter(app, Phase.STARTING, max(app.deadline or now, asked), run)
+    return ready_if_said(plan_check(app, now, run.chance), now), ()
 
 
 def start_timed_out(app: App, _event: TimedOut, now: float) -> Step:
-    start, run = app.definition.start, live_run(app)
-    if start.ready != "health" and run.pid is not None:
-        return enter(app, Phase.RUNNING, None, run), ()
+    start, run, awaited = app.definition.start, live_run(app), readiness(app)
+    survives = isinstance(awaited, float) or (awaited == "notify" and run.unheard)
+    if survives and run.pid is not None:
+        return ready(app, run, now), ()
     if app.maintenance is not None:
         limit = None if run.limit is None else now + start.timeout
         return enter(app, Phase.STARTING, now + start.timeout, replace(run, limit=limit)), ()

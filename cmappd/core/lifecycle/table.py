@@ -35,16 +35,27 @@ from cmappd.core.events import (
     MainFound,
     Maintain,
     MaintenanceOver,
+    Notified,
     NotLaunched,
+    PingDue,
     Remove,
     Restart,
     Start,
     Stop,
     TimedOut,
 )
-from cmappd.core.lifecycle import definition, ending, health, maintenance, over, starting
+from cmappd.core.lifecycle import (
+    definition,
+    ending,
+    health,
+    maintenance,
+    notice,
+    over,
+    starting,
+    watchdog,
+)
 from cmappd.core.lifecycle.app import App, Step, is_up
-from cmappd.core.state import Phase
+from cmappd.core.state import Announced, Phase
 
 Cell = Callable[[App, Any, float], Step]
 P = Phase
@@ -65,6 +76,7 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
     (P.STARTING, Exited): over.exited_starting,
     (P.STARTING, MainFound): starting.main_found,
     (P.STARTING, Gone): over.gone_starting,
+    (P.STARTING, Notified): notice.notified_starting,
     (P.STARTING, Stop): ending.stop,
     (P.STARTING, Kill): ending.kill,
     (P.STARTING, Restart): ending.restart,
@@ -72,6 +84,9 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
     (P.RUNNING, Checked): health.checked,
     (P.RUNNING, Killed): over.killed,
     (P.RUNNING, Exited): over.exited,
+    (P.RUNNING, MainFound): starting.main_changed,
+    (P.RUNNING, Notified): notice.notified_running,
+    (P.RUNNING, PingDue): watchdog.ping_missed,
     (P.RUNNING, Stop): ending.stop,
     (P.RUNNING, Kill): ending.kill,
     (P.RUNNING, Restart): ending.restart,
@@ -80,6 +95,7 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
     (P.STOPPING, TimedOut): ending.stop_timed_out,
     (P.STOPPING, Exited): over.exited_stopping,
     (P.STOPPING, Gone): over.gone,
+    (P.STOPPING, Notified): notice.notified_stopping,
     (P.STOPPING, Start): starting.want_up,
     (P.STOPPING, Stop): ending.want_down,
     (P.STOPPING, Kill): ending.kill,
@@ -105,6 +121,7 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
     **{(phase, MaintenanceOver): maintenance.over for phase in Phase},
     (P.STOPPED, MaintenanceOver): maintenance.over_stopped,
     (P.STARTING, MaintenanceOver): maintenance.over_starting,
+    (P.RUNNING, MaintenanceOver): maintenance.over_running,
     (P.BACKOFF, MaintenanceOver): maintenance.over_waiting,
     **{(phase, Remove): definition.remove for phase in Phase if phase is not P.BACKOFF},
 }
@@ -120,15 +137,24 @@ def step(app: App, event: Event, now: float) -> Step:
 
 
 def resume(app: App, now: float) -> App:
-    """The application as an earlier supervisor left it: no health check of it is under way."""
+    """The application as an earlier supervisor left it: no health check of it is under way.
+
+    What it said while nobody was there is lost, and was refused to it. So the time of its watchdog
+    begins anew; and of one that was starting nobody knows whether it has said that it is ready.
+    """
     if app.phase is Phase.BACKOFF:
         return _resume_waiting(app, now)
     if app.run is None:
         return app
-    run = replace(app.run, checking=False, check_due=None)
+    stops = app.run.announced is Announced.STOPPING
+    run = replace(
+        app.run, checking=False, check_due=None, ping_due=None, status_text="",
+        excused=now + app.definition.stop.timeout if stops else None,
+    )  # fmt: skip
     app = replace(app, run=run)
-    if app.phase is Phase.STARTING:  # nobody was there to see it become ready
-        app = starting.starting(app, run, now)
+    if app.phase is Phase.STARTING:
+        app = starting.starting(app, replace(run, unheard=run.socket), now)
+    app = watchdog.rewind(app, now)
     if is_up(app):
         app = health.plan_check(app, now, run.chance)
     return app
@@ -144,9 +170,12 @@ def _resume_waiting(app: App, now: float) -> App:
 
 def wake(app: App) -> float | None:
     """When time alone brings the next event; None if it brings none."""
-    check_due = app.run.check_due if app.run is not None else None
-    over = app.maintenance.until if app.maintenance is not None else None
-    return min((one for one in (app.deadline, check_due, over) if one is not None), default=None)
+    instants = [app.deadline]
+    if app.maintenance is not None:
+        instants.append(app.maintenance.until)
+    if app.run is not None:
+        instants += [app.run.check_due, app.run.ping_due]
+    return min((one for one in instants if one is not None), default=None)
 
 
 def due(app: App, now: float) -> Event | None:
@@ -156,6 +185,8 @@ def due(app: App, now: float) -> Event | None:
         return MaintenanceOver()
     if app.deadline is not None and now >= app.deadline:
         return TimedOut()
+    if app.run is not None and app.run.ping_due is not None and now >= app.run.ping_due:
+        return PingDue()
     if app.run is not None and app.run.check_due is not None and now >= app.run.check_due:
         return CheckDue()
     return None
