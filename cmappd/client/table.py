@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 
-from cmappd.core import wording
+from cmappd.core import units, wording
 from cmappd.core.messages import AppStatus
-from cmappd.core.state import Health, Phase
+from cmappd.core.state import Announced, Health, Phase
 
 _HEADER = ("NAME", "STATE", "HEALTH", "PID", "SINCE", "OWNER", "RESTARTS", "NOTE")
 
@@ -69,6 +69,8 @@ def _notes(status: AppStatus) -> list[str]:
     notes = []
     if status.next_in is not None:
         notes.append(f"next in {status.next_in:.0f}s")
+    if status.announced in (Announced.RELOADING, Announced.STOPPING):
+        notes.append(f"it says that it is {status.announced}")
     if status.restart_pending:
         notes.append("restart pending")
     if status.removed:
@@ -92,10 +94,24 @@ def _details(status: AppStatus) -> list[str]:
         "started": "" if status.started is None else _wall(status.started),
         "processes": _known_by(status),
         "definition": status.definition,
+        "it says": _says(status),
+        "restarts": _restarts(status),
         "health output": status.health_output.strip(),
         "last": "" if status.last is None else wording.outcome_text(status.last),
     }
     return [f"{name}: {printable(value)}" for name, value in facts.items() if value]
+
+
+def _says(status: AppStatus) -> str:
+    return ": ".join(part for part in (str(status.announced), status.status_text) if part)
+
+
+def _restarts(status: AppStatus) -> str:
+    if status.restart_limit is None or status.restart_window is None:
+        return ""
+    window = units.format_duration(status.restart_window)
+    when = "" if status.next_in is None else f", next in {status.next_in:.0f}s"
+    return f"{status.restarts} of {status.restart_limit} in {window}{when}"
 
 
 def _known_by(status: AppStatus) -> str:

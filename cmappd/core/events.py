@@ -106,7 +106,7 @@ class Killed:
 
 @dataclass(frozen=True, slots=True)
 class MainFound:
-    """This is the main process: of what a command that daemonised has left behind, or from now on."""
+    """This is the main process: of what a command that daemonised left behind, or from now on."""
 
     run: str
     pid: int

@@ -15,7 +15,7 @@ are an error. Wall times are seconds since the epoch and for people only; ``*_in
 
 import msgspec
 
-from cmappd.core.state import Goal, Health, Outcome, Phase
+from cmappd.core.state import Announced, Goal, Health, Outcome, Phase
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
@@ -151,6 +151,8 @@ class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     started: float | None = None  # wall time of the launch of the live run
     health: Health = Health.NONE
     health_output: str = ""
+    announced: Announced = Announced.NOTHING  # what it says of itself, by sd_notify(3)
+    status_text: str = ""  # the same, in its own words
     owner: str | None = None
     owner_silent_for: float | None = None  # None while the owner is connected
     restarts: int = 0  # within the window

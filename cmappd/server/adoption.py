@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import signal
 
-from cmappd.core.events import Exited, Launched, NotLaunched
+from cmappd.core.events import Exited, Launched, Notified, NotLaunched
 from cmappd.core.lifecycle import App, Run
+from cmappd.core.sd_notify import Notification
 from cmappd.core.state import ExitStatus, Part, Phase
 from cmappd.server.deathwatch import tree_of
 from cmappd.server.runner import Runner
@@ -73,6 +74,9 @@ def _adopt(runner: Runner, app: App, run: Run, main: Identity, members: list[Ide
     runner.world.forest.know_output(run.id, runner.output.fifo)
     runner.confinement.resume(run, app.definition)
     runner.main = main
+    if run.socket and not runner.notices.resume(run.id):
+        # Nobody hears its pings, so none is awaited.
+        runner.post(Notified(run.id, Notification(watchdog_timeout=0.0)))
 
 
 def _given_back(runner: Runner, run: str) -> list[Identity]:

@@ -8,6 +8,7 @@ orphan of ours has ended; what is foreign is looked at from time to time.
 import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 
 from cmappd.core.events import Event, Exited, Gone
 from cmappd.core.state import ExitStatus, Part
@@ -24,34 +25,55 @@ FOREIGN_LOOK = 0.25  # seconds between two looks at what is left of an earlier s
 class Deathwatch:
     """Posts Exited when a command has ended, and Gone when nothing is left of its tree."""
 
-    __slots__ = ("_confinement", "_name", "_pidwatch", "_post", "_world")
+    __slots__ = ("_confinement", "_hear", "_main", "_name", "_pidwatch", "_post", "_world")
 
     def __init__(
-        self, world: World, name: str, confinement: Confinement, post: Callable[[Event], None]
+        self,
+        world: World,
+        name: str,
+        confinement: Confinement,
+        post: Callable[[Event], None],
+        hear: Callable[[], None],
     ) -> None:
+        """``hear`` has heard, when it returns, what a process has said before its end."""
         self._world = world
         self._name = name
         self._confinement = confinement
         self._post = post
+        self._hear = hear
+        self._main: Identity | None = None  # whose end is that of the command, as a part
         self._pidwatch: PidWatch | None = None  # of a process that is not our child
 
     def watch_child(self, run: str, part: Part, process: Identity) -> None:
         """Have the end of a child of ours posted."""
-        self._world.reaper.watch(process.pid, lambda status: self.ended(run, part, status))
+        self._main = process if part is Part.MAIN else self._main
+        if not self._world.reaper.watches(process.pid):  # it was the main process before, too
+            ended = partial(self._process_ended, run, part, process)
+            self._world.reaper.watch(process.pid, ended)
 
     def watch(self, run: str, part: Part, process: Identity) -> None:
         """Have the end of any process posted; one that is gone has ended, and how, nobody knows."""
-        stat = read_stat(process.pid)
-        if stat is not None and stat.identity == process and stat.ppid == os.getpid():
+        self._main = process if part is Part.MAIN else self._main
+        self.close()
+        if _is_our_child(process):
             self.watch_child(run, part, process)
             return
         try:
-            self._pidwatch = PidWatch(process, lambda status: self.ended(run, part, status))
+            self._pidwatch = PidWatch(process, partial(self._process_ended, run, part, process))
         except ProcessLookupError:
             self.ended(run, part, ExitStatus())
         except OSError:  # no free descriptor
             loop = asyncio.get_running_loop()
             loop.call_later(FOREIGN_LOOK, self.watch, run, part, process)
+
+    def _process_ended(self, run: str, part: Part, process: Identity, status: ExitStatus) -> None:
+        self._hear()
+        if part is not Part.MAIN or process == self._main:
+            self.ended(run, part, status)
+            return
+        # It had handed over to another one, which may have become our child by this.
+        if self._main is not None and _is_our_child(self._main):
+            self.watch(run, part, self._main)
 
     def ended(self, run: str, part: Part, status: ExitStatus) -> None:
         """Post that a command has ended, and whether anybody is left of its tree."""
@@ -122,6 +144,12 @@ class Deathwatch:
         """Watch no more."""
         if self._pidwatch is not None:
             self._pidwatch.close()
+            self._pidwatch = None
+
+
+def _is_our_child(process: Identity) -> bool:
+    stat = read_stat(process.pid)
+    return stat is not None and stat.identity == process and stat.ppid == os.getpid()
 
 
 def tree_of(run: str, part: Part) -> str:

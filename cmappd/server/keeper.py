@@ -1,5 +1,8 @@
 """Keeps the record of one application up to date, with no more writing than is needed."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 from msgspec.structs import replace
 
@@ -63,11 +66,20 @@ class Keeper:
         )
 
 
+_COMES_AND_GOES: Mapping[str, Any] = {
+    "check_due": None,
+    "checking": False,
+    "streak": 0,
+    "ping_due": None,
+    "status_text": "",
+}
+
+
 def _durable(app: App, custody: Custody, notes: Notes) -> tuple[object, ...]:
-    """All that is worth a new record. Health checks come and go without one, and so do polls,
-    but where the silence of the owner ends the application."""
+    """All that is worth a new record. Health checks, pings and words of status come and go without
+    one, and so do polls, but where the silence of the owner ends the application."""
     run, owner = app.run, custody.owner
-    told = run and replace(run, check_due=None, checking=False, streak=0)
+    told = run and replace(run, **_COMES_AND_GOES)
     if owner is not None and app.definition.manager.on_lost != "stop":
         owner = owner.refreshed(0.0)
     return (

@@ -17,7 +17,9 @@ def narrate(before: App, after: App, now: float) -> list[str]:
     elif (after.phase, _pid(after)) != (before.phase, _pid(before)):
         lines.append(_phase(after, now))
     if after.run is not None and before.run is not None and after.run.id == before.run.id:
-        lines += _health(before.run.health, after.run.health)
+        lines += _health(before.run.condition, after.run.condition)
+        if after.run.announced is not before.run.announced:
+            lines.append(f"it says that it is {after.run.announced}")
         if after.run.oom_kills > before.run.oom_kills:
             lines.append(oom_text(after.run.oom_kills))
     if after.removed and not before.removed:

@@ -3,11 +3,13 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from cmappd.core.config import Application
-from cmappd.core.events import Event, Launched, MainFound, NotLaunched
+from cmappd.core.events import Event, Launched, MainFound, Notified, NotLaunched
 from cmappd.core.lifecycle import App
+from cmappd.core.sd_notify import Notification
 from cmappd.core.state import Part
 from cmappd.errors import CmappdError, LaunchError
 from cmappd.server.checks import Checks
@@ -15,11 +17,12 @@ from cmappd.server.confinement import Confinement
 from cmappd.server.deathwatch import Deathwatch, tree_of
 from cmappd.server.launches import launch_of
 from cmappd.server.leftovers import still_left
+from cmappd.server.notices import Notices
 from cmappd.server.output import Output
 from cmappd.server.search import Search
 from cmappd.server.world import World
-from cmappd.system.proc import exists
-from cmappd.system.process import Identity, launch
+from cmappd.system.proc import exists, read_stat
+from cmappd.system.process import Identity, Launch, launch
 
 DETAIL_LENGTH = 1000
 # What stop.command finds in its environment, beside what the application has.
@@ -30,12 +33,14 @@ class Runner:
     """The processes and the log of one application. What comes of an action is posted."""
 
     __slots__ = (
+        "_main_is_known",
         "_search",
         "checks",
         "confinement",
         "deaths",
         "main",
         "name",
+        "notices",
         "output",
         "post",
         "world",
@@ -50,8 +55,10 @@ class Runner:
         self.confinement = Confinement(world, name)
         self.output = Output(world, name)
         self.checks = Checks(world, name, post)
-        self.deaths = Deathwatch(world, name, self.confinement, post)
+        self.notices = Notices(world, name, self._told)
+        self.deaths = Deathwatch(world, name, self.confinement, post, self.notices.drain)
         self._search = Search(world.forest)
+        self._main_is_known = False
 
     # Launch --------------------------------------------------------------------------
 
@@ -78,11 +85,19 @@ class Runner:
             spec = launch_of(self.name, tree_of(run, part), definition, command, output)
             if part is Part.STOP and self.main is not None and exists(self.main):
                 spec.environment[MAIN_PID] = str(self.main.pid)
+            if part is Part.MAIN:
+                spec = self._with_notices(run, spec, definition)
             if part is Part.AFTER:  # its tree is not the run's
                 return launch(spec)
             return self.confinement.launch(run, part, spec, definition)
         finally:
             os.close(output)
+
+    def _with_notices(self, run: str, spec: Launch, definition: Application) -> Launch:
+        spec.environment.update(self.notices.open(run, definition))
+        # Of what daemonises the pid is not known before; then each of its processes may ping.
+        named = definition.watchdog is not None and definition.type == "simple"
+        return replace(spec, pid_variable="WATCHDOG_PID") if named else spec
 
     def _plant(self, run: str, part: Part, process: Identity) -> None:
         forest = self.world.forest
@@ -113,15 +128,34 @@ class Runner:
 
     def find_main(self, run: str, definition: Application) -> None:
         """Look for it until it is found, which is posted; or nothing is left, which is, too."""
-
-        def found(main: Identity) -> None:
-            self.world.forest.plant(run, main)
-            self.main = main
-            self.deaths.watch(run, Part.MAIN, main)
-            self.post(MainFound(run, main.pid))
-
+        found = partial(self._follow_main, run)
         missed = partial(self.deaths.look_again, run, Part.MAIN)
         self._search.begin(run, definition.pid_file, found, missed)
+
+    def _follow_main(self, run: str, main: Identity) -> None:
+        self.world.forest.plant(run, main)
+        self.main = main
+        self.deaths.watch(run, Part.MAIN, main)
+        self.post(MainFound(run, main.pid))
+
+    # What it says of itself -----------------------------------------------------------
+
+    def _told(self, run: str, word: Notification) -> None:
+        if word.main_pid is not None:
+            self._hand_over(run, word.main_pid)
+        self.post(Notified(run, word))
+
+    def _hand_over(self, run: str, pid: int) -> None:
+        """It has another main process from now on, if that is one of its processes."""
+        stat = read_stat(pid)
+        if stat is None or not stat.alive or not self.world.forest.has(run, pid):
+            self.world.log.warning(
+                "%s: not heeded: MAINPID=%d is none of its processes", self.name, pid
+            )
+        elif not self._main_is_known:
+            self._search.tell(run, stat.identity)
+        elif stat.identity != self.main:
+            self._follow_main(run, stat.identity)
 
     # Signals and the end -------------------------------------------------------------
 
@@ -148,6 +182,9 @@ class Runner:
 
     def heed(self, app: App) -> None:
         """End what is under way and of no use any more in this state of the application."""
+        self._main_is_known = app.run is not None and app.run.pid is not None
+        if app.run is None:
+            self.notices.close(remove=True)
         self.checks.heed(app)
         self._search.heed(app)
 
@@ -156,4 +193,5 @@ class Runner:
         self.checks.close()
         self._search.close()
         self.deaths.close()
+        self.notices.close(remove)
         self.output.close(remove)

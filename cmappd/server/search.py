@@ -14,12 +14,17 @@ INTERVAL = 0.05  # seconds between two looks
 class Search:
     """Looks for it until it is found, or the search is of no use any more."""
 
-    __slots__ = ("_candidate", "_forest", "_timer")
+    __slots__ = ("_candidate", "_forest", "_timer", "_told")
 
     def __init__(self, forest: Forest) -> None:
         self._forest = forest
         self._timer: asyncio.TimerHandle | None = None
         self._candidate: Identity | None = None
+        self._told: tuple[str, Identity] | None = None
+
+    def tell(self, run: str, main: Identity) -> None:
+        """It says itself, by MAINPID=, which one it is; that is worth more than a look."""
+        self._told = run, main
 
     def begin(
         self,
@@ -40,6 +45,8 @@ class Search:
 
     def _look(self, run: str, pid_file: str | None) -> Identity | None:
         members = self._forest.members(run)
+        if self._told is not None and self._told[0] == run and self._told[1] in members:
+            return self._told[1]
         if pid_file is not None:
             pid = read_pid(pid_file)
             return next((one for one in members if one.pid == pid), None)

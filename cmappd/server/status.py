@@ -6,7 +6,7 @@ from cmappd.core import policy
 from cmappd.core.config import Application, plan
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus
-from cmappd.core.state import ALIVE, Health, Phase
+from cmappd.core.state import ALIVE, Announced, Health, Phase
 from cmappd.server.custody import Custody
 from cmappd.server.runner import Runner
 
@@ -68,8 +68,10 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         pid=run.pid if run is not None else None,
         since=notes.since,
         started=notes.started if run is not None else None,
-        health=run.health if run is not None else _idle_health(app),
+        health=run.condition if run is not None else _idle_health(app),
         health_output=runner.checks.output,
+        announced=run.announced if run is not None else Announced.NOTHING,
+        status_text=run.status_text if run is not None else "",
         owner=owner.name if owner is not None else None,
         owner_silent_for=now - owner.heard if owner and not owner.connected else None,
         restarts=len(policy.recent(app.restarts, now, rule.window)),

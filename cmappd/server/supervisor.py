@@ -199,10 +199,10 @@ class Supervisor:
 
     def _let_time_pass(self) -> None:
         now = time.monotonic()
-        while (event := lifecycle.due(self.app, now)) is not None:
+        # What was said in time, and waits to be heard, is not late.
+        while self._inbox.empty and (event := lifecycle.due(self.app, now)) is not None:
             self._step(event)
-        end = self._lease_end()
-        if end is not None and now >= end:
+        if (end := self._lease_end()) is not None and now >= end:
             self.custody.release()
             self._step(Stop(Cause.LEASE))
 
@@ -336,7 +336,7 @@ class Supervisor:
 
     def _visible(self) -> tuple[object, ...]:
         app, run = self.app, self.app.run
-        described = (run.id, run.pid, run.health, run.oom_kills) if run is not None else None
+        described = (run.id, run.pid, run.condition, run.oom_kills) if run is not None else None
         return app.goal, app.phase, described, app.removed, self.notes.problem, app.definition
 
     def _publish(self) -> None:

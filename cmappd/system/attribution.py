@@ -47,6 +47,10 @@ class Attribution:
         """Remember the real path of a FIFO which only processes of this run are given."""
         self._outputs[path] = run
 
+    def known(self, member: Identity) -> str | None:
+        """The run of which this process was seen as a member before."""
+        return self._known.get(member)
+
     def know_only(self, members: dict[Identity, str]) -> None:
         """Remember these members, with their runs, and no others."""
         self._known = members

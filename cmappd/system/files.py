@@ -264,8 +264,10 @@ def _home(environ: Mapping[str, str]) -> str:
         ) from error
 
 
-def private_directory(path: str) -> None:
-    """Make a directory for us alone (0700), or check that the one there is ours.
+def private_directory(path: str, mode: int = 0o700) -> None:
+    """Make a directory for us alone, or check that the one there is ours.
+
+    With the mode 0711 others may pass it, and neither list nor change it.
 
     Raises ConfigError if it belongs to another, others can write it, or it cannot be made. A
     symbolic link is not followed: in /tmp it could be anybody's.
@@ -274,6 +276,7 @@ def private_directory(path: str) -> None:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
+            os.chmod(path, mode)  # whatever the umask
         entry = Entry(path, os.lstat(path))
     except OSError as error:
         raise ConfigError(f"cannot make directory {path}: {error.strerror}") from error

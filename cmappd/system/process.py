@@ -37,6 +37,8 @@ class Launch:
     ``groups`` belong together; None leaves them as they are, as it does the ``umask``.
     A ``command`` without a slash is looked up in the PATH of ``environment``.
 
+    ``pid_variable`` is set, in the environment, to the pid that the program gets.
+
     ``limits`` are soft and hard ones by the names in `limits.RESOURCES`, -1 for unlimited; the
     others are those which this process was started with, as is a ``nice`` of None.
     """
@@ -52,17 +54,24 @@ class Launch:
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     nice: int | None = None
     no_new_privileges: bool = False
+    pid_variable: str | None = None
 
 
-# A shell that waits at a gate, and becomes the command. What it adds to the environment, it
-# takes away again: dash PWD, and bash SHLVL too (but not _).
-_GATE = 'read -r _; unset {}; exec "$@" </dev/null'
+# A shell that becomes the command. What it adds to the environment, it takes away again: dash
+# PWD, and bash SHLVL too (but not _). At the gate it waits for the end of its input.
+_AT_GATE, _NAMING, _BECOME = "read -r _;", "export {}=$$;", 'unset {}; exec "$@" </dev/null'
 _ADDED = ("PWD", "OLDPWD", "SHLVL")
 
 
-def _gate(environment: Mapping[str, str]) -> tuple[str, ...]:
-    added = " ".join(name for name in _ADDED if name not in environment)
-    return ("/bin/sh", "-c", _GATE.format(added), "/bin/sh")
+def _shell(spec: Launch, gated: bool) -> tuple[str, ...]:
+    """What comes before the command, if the command cannot be executed as it is."""
+    words = [_AT_GATE] if gated else []
+    if spec.pid_variable is not None:
+        words.append(_NAMING.format(spec.pid_variable))
+    if not words:
+        return ()
+    added = " ".join(name for name in _ADDED if name not in spec.environment)
+    return ("/bin/sh", "-c", " ".join([*words, _BECOME.format(added)]), "/bin/sh")
 
 
 @contextmanager
@@ -85,15 +94,16 @@ def held(spec: Launch) -> Iterator[Identity]:
 def launch(spec: Launch, gate: int | None = None) -> Identity:
     """Execute a program in a session of its own; call it in the main thread.
 
-    Returns when the exec has succeeded; with limits, a nice value, no new privileges or a
-    ``gate``, a pipe whose end is awaited, when that of a `prefix` has, which executes the
-    program next. What can be foreseen of that is an error here; what cannot is told in its
-    output, and by exit codes 126 and 127 (or 1). Raises LaunchError, which says what to repair.
+    Returns when the exec has succeeded; with limits, a nice value, no new privileges, a variable
+    for the pid or a ``gate``, a pipe whose end is awaited, when that of a `prefix` has, which
+    executes the program next. What can be foreseen of that is an error here; what cannot is told
+    in its output, and by exit codes 126 and 127 (or 1). Raises LaunchError, which says what to
+    repair.
     The caller must have the pid watched by the reaper before the loop runs again.
     """
     options = _account_options(spec)
     options["stdin"] = subprocess.DEVNULL if gate is None else gate
-    before: tuple[str, ...] = () if gate is None else _gate(spec.environment)
+    before = _shell(spec, gated=gate is not None)
     before += prefix(spec.limits, spec.nice, spec.no_new_privileges)
     try:
         if before:

@@ -37,6 +37,10 @@ class Reaper:
         assert pid not in self._watchers, "a pid is not used again before it is waited for"
         self._watchers[pid] = callback
 
+    def watches(self, pid: int) -> bool:
+        """Whether somebody is to be told of the end of this child."""
+        return pid in self._watchers
+
     def reap(self) -> None:
         """Wait for every child that has ended, without blocking; to be called at each SIGCHLD.
 

@@ -107,6 +107,28 @@ class Forest:
         """Whether this run has a tree here."""
         return run in self._trees
 
+    def has(self, run: str, pid: int) -> bool:
+        """Whether a process belongs to a run; its main process does, also just after its end.
+
+        Costs a look at each of its ancestors, up to one that is known.
+        """
+        tree = self._trees.get(run)
+        if tree is None or pid == tree.main.pid:
+            return tree is not None
+        # Again, should a parent have ended in the middle of it.
+        return any(self._climbs_to(run, tree, pid) for _ in range(_LOOKS))
+
+    def _climbs_to(self, run: str, tree: _Tree, pid: int) -> bool:
+        stat = read_stat(pid)
+        while stat is not None:
+            known = self._attribution.known(stat.identity)
+            if known in self._trees:
+                return known == run
+            if stat.ppid in (self._me, tree.reaper):
+                return self._attribution.run_of_orphan(stat) == run
+            stat = read_stat(stat.ppid)
+        return False
+
     def is_foreign(self, run: str) -> bool:
         """Whether somebody else waits for its orphans, so that nothing tells us of their end."""
         tree = self._trees.get(run)

@@ -4,7 +4,7 @@ import pytest
 
 from cmappd.client.table import since, table
 from cmappd.core.messages import AppStatus
-from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Phase
+from cmappd.core.state import Announced, Cause, ExitStatus, Goal, Health, Outcome, Phase
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,24 @@ def test_verbose_says_the_rest() -> None:
     status = AppStatus(
         "a", Goal.UP, Phase.RUNNING, description="The\x1b app", run="r1",
         health=Health.HEALTHY, health_output="pong\n", definition="abc",
+        announced=Announced.RELOADING, status_text="half\tway",
     )  # fmt: skip
     assert table([status], 0.0, verbose=True)[2:] == [
         "    description: The\\x1b app",
         "    goal: up",
         "    run: r1",
         "    definition: abc",
+        "    it says: reloading: half\\tway",
         "    health output: pong",
     ]
+
+
+def test_verbose_says_what_is_left_of_the_budget() -> None:
+    status = AppStatus(
+        "a", Goal.UP, Phase.BACKOFF,
+        restarts=2, restart_limit=3, restart_window=600.0, next_in=8.4,
+    )  # fmt: skip
+    assert "    restarts: 2 of 3 in 10m, next in 8s" in table([status], 0.0, verbose=True)
 
 
 def test_columns_are_as_wide_as_their_widest() -> None:

@@ -333,6 +333,7 @@ FULL = [
     resources = { memory = "4G", cpu = 2.5, processes = 500 }
     log = { path = "/db.log", max_size = 4096, backups = 0 }
     [apps.db.health]
+    watchdog = "1m"
     http = "http://localhost/"
     http_status = [200, 204]
     http_body = "ok"
@@ -347,6 +348,7 @@ FULL = [
     """,
     'type = "oneshot"\nstart.command = ["/prepare"]\nhealth.command = ["/bin/ping", ""]',
     'start.ready = "5s"\nhealth.tcp = "[::1]:1521"',
+    'start.ready = "notify"\nhealth.watchdog = "30s"',
 ]
 
 
@@ -380,14 +382,17 @@ DURATION = 'must be a duration such as "10s", "1m30s" or "500ms"'
 WORDS = 'must be an array of words, such as ["/opt/db/run", "PROD"]: no shell reads it'
 SIZE = 'must be a size such as "512K", "64M" or "2G", or a number of bytes'
 MASK = 'must be an octal number in quotes, such as "022"'
-READY = 'must be "health", or a duration such as "10s" to survive'
+READY = 'must be "health", "notify", or a duration such as "10s" to survive'
 ONESHOT = "must not have ready: a oneshot is, when its command has succeeded"
 LIMIT = 'must be a number, "unlimited", or an array of a soft and a hard one'
 SOFT_LIMIT = "must have a soft limit that is not above the hard one"
 LIMIT_NAME = f"must be a limit: {', '.join(LIMITS)}"
 URL = 'must be a URL such as "http://127.0.0.1:8080/healthz" or "https://[::1]:8443/"'
 OF_HTTP = "is for a check by http"
-ONE_WAY = "one of command, http and tcp is required, and no more than one"
+ONE_WAY = (
+    "one of command, http and tcp is required, unless there is a watchdog, and no more than one"
+)
+NEEDED = 'is required, with a check: start.ready is "health"'
 NUMBER = "must be a number, such as 2 or 0.5"
 NO_NUMBERS = ("nan", "-inf", "1e999", "true", '"2"', "[]")
 ARRAY = "must be an array"
@@ -459,7 +464,9 @@ EMPTY = "must not be empty"
         ('start.timeout = "0s"', "start.timeout", 'must be longer than "0s"'),
         ('start.timeout = "500ms"', "start.timeout", 'must be at least start.ready, "1s"'),
         ('start.ready = "3m"', "start.timeout", 'must be at least start.ready, "3m"'),
-        ('start.ready = "health"', "health", 'is required: start.ready is "health"'),
+        ('start.ready = "health"', "health", NEEDED),
+        ('start.ready = "notify"\ntype = "oneshot"', "start", ONESHOT),
+        ('health.watchdog = "0s"', "health.watchdog", 'must be longer than "0s"'),
         ('start.command = "/bin/a -b"', "start.command", WORDS),
         ('start = { ready = "1s" }\ntype = "oneshot"', "start", ONESHOT),
         ('start = { ready = "health" }\ntype = "oneshot"', "start", ONESHOT),
@@ -544,7 +551,6 @@ EMPTY = "must not be empty"
         ('health.tcp = "a:0"', "health.tcp", "must have a port from 1 to 65535"),
         # Planned, but not in this version.
         ('requires = ["a"]', "requires", "'requires' is not supported by this version"),
-        ('start.ready = "notify"', "start.ready", "'notify' is not supported by this version"),
         (
             'log.destination = "journal"',
             "log.destination",
@@ -562,6 +568,18 @@ def test_each_wrong_key_of_an_application(line: str, key: str, message: str) -> 
     assert list(parsed.apps) == ["web"]
     assert parsed.origins == {"db": MAIN, "web": MAIN}
     assert parsed.server is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('start.ready = "health"', NEEDED),
+        ('type = "oneshot"', "must not have watchdog: a oneshot has ended when it is up"),
+    ],
+)
+def test_a_watchdog_is_no_check_and_not_for_every_type(line: str, message: str) -> None:
+    parsed = parse_main(f'{APP}health.watchdog = "1s"\n{line}\n')
+    assert [problem.message for problem in parsed.problems] == [message]
 
 
 @pytest.mark.parametrize(

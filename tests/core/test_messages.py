@@ -37,7 +37,7 @@ ALLOWED = {
         *("app", "goal", "phase", "description", "run", "pid", "since", "started", "health"),
         *("health_output", "owner", "owner_silent_for", "restarts", "restart_limit"),
         *("restart_window", "next_in", "confined", "survivors", "definition", "restart_pending"),
-        *("oom_kills", "removed", "maintenance", "problem", "last"),
+        *("oom_kills", "removed", "maintenance", "problem", "last", "announced", "status_text"),
     },
     "MaintenanceNotice": {"by", "since", "until", "over_in", "reason"},
     "Outcome": {"run", "cause", "status", "success", "detail"},

@@ -88,6 +88,10 @@ class Guest:
         path = self.app_log(name)
         return path.read_text() if path.exists() else ""
 
+    def server_said(self) -> str:
+        """The log of cmappserver."""
+        return (self.folder / "server.log").read_text()
+
     # The server ----------------------------------------------------------------------
 
     def start(self, prefix: Sequence[str] = ()) -> Program:

@@ -6,6 +6,7 @@ What else these applications do is in test_postgres and test_redis.
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,8 +63,9 @@ def data(postgres_programs: Path) -> Iterator[Path]:
 
 @pytest.mark.root
 @pytest.mark.postgres
-def test_postgresql(scene: Scene, data: Path, postgres_programs: Path) -> None:
+def test_postgresql(data: Path, scene: Scene, postgres_programs: Path) -> None:
     stanza, port = example("postgresql"), str(free_port())
+    scene.guest.state = data.parent / "state"  # where the user postgres may reach a socket
     stanza["command"] = [
         *(str(postgres_programs / "postgres"), "-D", str(data), "-p", port, "-k", str(data)),
         *("-c", "listen_addresses="),
@@ -71,6 +73,8 @@ def test_postgresql(scene: Scene, data: Path, postgres_programs: Path) -> None:
     program, quiet, *_where = stanza["health"]["command"]
     command = [program, quiet, f"--host={data}", f"--port={port}"]
     said = run(scene, "postgresql", stanza, command=command)
+    assert "postgresql: it says that it is ready" in scene.guest.server_said()
+    assert "postgresql: it says that it is stopping" in scene.guest.server_said()
     assert "received fast shutdown request" in said
     assert said.rstrip().endswith("database system is shut down")
     assert not processes_in(data)
@@ -100,3 +104,27 @@ def test_webapp(scene: Scene) -> None:
         command[0] = sys.executable
     del stanza["user"]  # it takes root
     assert '"GET / HTTP/1.1" 200' in run(scene, "webapp", stanza)
+
+
+def test_worker(scene: Scene) -> None:
+    """It is well as long as it pings, and is ended soon after it has ceased to."""
+    stanza = example("worker")
+    program = "\n".join(
+        line.removeprefix("#     ")
+        for line in (APPS / "worker.toml").read_text().splitlines()
+        if line.startswith("#     ")
+    )
+    file = scene.folder / "worker"
+    file.write_text(program.replace("time.sleep(5)", "time.sleep(0.05)"))
+    stanza["command"] = [sys.executable, str(file)]
+    stanza["health"]["watchdog"] = "1s"
+    del stanza["user"]  # it takes root
+    scene.guest.apps["worker"] = {**stanza, "log": {"path": str(scene.guest.app_log("worker"))}}
+    scene.guest.start()
+    assert "worker is running" in scene.guest.ctl("start", "worker").stdout
+    status = scene.guest.wait_status("worker", health="healthy")
+    assert (status["announced"], status["status_text"][-5:]) == ("ready", " done")
+    os.kill(status["pid"], signal.SIGSTOP)  # it hangs
+    scene.guest.wait_status("worker", restarts=1)
+    assert "unhealthy: no ping of its watchdog within 1 s" in scene.guest.server_said()
+    assert scene.guest.wait_status("worker", health="healthy")["pid"] != status["pid"]
