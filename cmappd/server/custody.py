@@ -63,7 +63,7 @@ class Custody:
         if not may_claim(self.owner, link.name, link.instance, now, lease, takeover=takeover):
             return Refused(claim.seq, "busy", self._busy(app.name))
         result = self._result_for(link, claim.run)
-        if result is None and claim.run is not None and not _is_ours(claim.run, app):
+        if result is None and claim.run is not None and not _is_known(claim.run, app):
             text = f"run {claim.run} of '{app.name}' is not known to this cmappserver"
             return Refused(claim.seq, "unknown-status", text)
         self._dismiss(link, app.name)
@@ -144,5 +144,11 @@ class Custody:
             self.release()
 
 
-def _is_ours(run: str, app: App) -> bool:
-    return run.startswith(f"{app.name}.{app.epoch}.")
+def _is_known(run: str, app: App) -> bool:
+    """Whether what became of a run is known: an account of it goes on, also past a crash.
+
+    What was found running, and nobody had written down, knows of no run before it.
+    """
+    if not run.startswith(f"{app.name}.{app.epoch}."):
+        return False
+    return app.last is not None or app.run is None or app.run.id == run

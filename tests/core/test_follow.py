@@ -362,12 +362,23 @@ def test_a_run_the_server_does_not_know(boot: str, code: int) -> None:
     assert end.code == code
 
 
-@pytest.mark.parametrize("status", [STOPPED, AppStatus("oracle", Goal.UP, Phase.RUNNING, run="x")])
-def test_a_restarted_server_that_knows_nothing_of_the_run(status: AppStatus) -> None:
+def test_a_restarted_server_that_knows_nothing_of_the_run() -> None:
     follower = following()
     seq, _ = reclaim(follower, 10.0, epoch="e2")
-    follower.message(state(seq, status, epoch="e2"), 10.3)
+    follower.message(state(seq, STOPPED, epoch="e2"), 10.3)
     assert ending(follower.tick(11.3)).code == 210
+
+
+@pytest.mark.parametrize("epoch", ["e1", "e2"])
+def test_what_was_launched_again_meanwhile_is_followed_on(epoch: str) -> None:
+    """However often, and whoever asked for it: the server knew the run, or it had refused."""
+    follower = following()
+    seq, _ = reclaim(follower, 10.0, epoch=epoch)
+    last = Outcome("r2", Cause.OPERATOR, ExitStatus(signal=15), success=False)
+    newer = AppStatus("oracle", Goal.UP, Phase.RUNNING, run="r3", last=last)
+    follower.message(state(seq, newer, epoch=epoch), 10.3)
+    assert follower.stage is Stage.FOLLOWING
+    assert follower.run == "r3"
 
 
 def test_a_restarted_server_that_has_adopted_the_run_is_followed() -> None:

@@ -1,6 +1,8 @@
 """Whose an application is, and to whom its results go; with literal times."""
 
-from cmappd.core.lifecycle import App
+from msgspec.structs import replace
+
+from cmappd.core.lifecycle import App, found
 from cmappd.core.messages import Claim, Ended, Refused
 from cmappd.core.state import Cause, ExitStatus, Outcome
 from cmappd.server.custody import KEPT_RESULTS, Custody
@@ -156,6 +158,15 @@ def test_a_run_of_another_server_is_unknown() -> None:
     answer = claim(custody, Recorder("one"), run="db.earlier.4")
     assert refused_as(answer) == "unknown-status"
     assert custody.owner is None
+
+
+def test_what_was_found_without_a_record_tells_nothing_of_the_runs_before_it() -> None:
+    app = found("db", definition(), "db.e.2", 1, 0.0)
+    for run, answer in (("db.e.2", None), ("db.e.1", "unknown-status")):
+        said = Custody().claim(Recorder("one"), Claim(1, "db", run), app, LEASE, 0.0)
+        assert (said and refused_as(said)) == answer
+    recorded = replace(app, last=Outcome("db.e.1", Cause.OPERATOR, ExitStatus(signal=15), False))
+    assert Custody().claim(Recorder("one"), Claim(1, "db", "db.e.1"), recorded, LEASE, 0.0) is None
 
 
 def test_what_nobody_owns_ends_for_nobody() -> None:

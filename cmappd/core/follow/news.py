@@ -9,7 +9,6 @@ from cmappd.core.follow.following import Following, Stage
 from cmappd.core.follow.verdicts import (
     exit_after,
     exit_as,
-    is_known,
     is_over,
     is_stale,
     refusal,
@@ -56,8 +55,6 @@ def _take_up(f: Following, state: State, now: float) -> None:
             _conclude_maintenance(f, state, now)
     elif state.boot_id != guest[0]:
         finish(f, exit_as(reasons.GUEST_RESTARTED, "", before.run), now)
-    elif not is_known(before.run, guest[1], state):
-        finish(f, exit_as(reasons.UNKNOWN_STATUS, "", before.run), now)
     elif is_over(state.status):
         _conclude(f, state, now)
 

@@ -3,7 +3,7 @@
 from cmappd import reasons
 from cmappd.core import policy, wording
 from cmappd.core.follow.actions import Exit, Failure, Terms, Wish
-from cmappd.core.messages import AppStatus, Refused, State
+from cmappd.core.messages import AppStatus, Refused
 from cmappd.core.state import REQUESTED, Cause, Goal, Outcome, Phase
 from cmappd.reasons import Reason
 
@@ -46,16 +46,6 @@ def is_stale(outcome: Outcome) -> bool:
 def is_over(status: AppStatus) -> bool:
     """Whether nothing runs, and nothing is to be started."""
     return status.goal is Goal.DOWN and status.phase in (Phase.STOPPED, Phase.FAILED)
-
-
-def is_known(run: str | None, epoch: str, state: State) -> bool:
-    """Whether the server that says ``state`` knows what became of the run of that epoch."""
-    last = state.status.last
-    return (
-        state.epoch == epoch
-        or state.status.run == run
-        or (last is not None and last.run == run and state.status.restarts > 0)
-    )
 
 
 def out_of_time(terms: Terms, status: AppStatus | None, *, following: bool) -> Exit:
