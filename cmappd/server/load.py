@@ -2,9 +2,11 @@
 
 import glob
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 
-from cmappd.core.config import Config, Parsed, Problem, Source, includes, parse, settle
+from cmappd.core.config import Application, Config, Parsed, Problem, Source, includes, parse, settle
 from cmappd.errors import ConfigError
 from cmappd.system import files
 
@@ -27,6 +29,17 @@ class Loader:
         sources, failures = self._read()
         self._parsed = parse(sources, failures, self._parsed)
         self._config = settle(self._config, self._parsed)
+        return self._config
+
+    def recall(self, apps: Mapping[str, Application]) -> Config:
+        """What is in force when these were the last good ones of an earlier cmappserver.
+
+        In which files they were is not known: what hides something may hide them.
+        """
+        assert self._config is not None, "something was loaded"
+        assert self._parsed is not None
+        last = replace(self._config, apps=dict(apps), origins=dict.fromkeys(apps, ""))
+        self._config = settle(last, self._parsed)
         return self._config
 
     def _read(self) -> tuple[list[Source], list[Problem]]:

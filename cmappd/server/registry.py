@@ -15,7 +15,7 @@ from cmappd.server.items import Mended
 from cmappd.server.leftovers import find_run
 from cmappd.server.store import Record, RecordError
 from cmappd.server.supervisor import Supervisor
-from cmappd.server.world import TOLD_TO_END, World
+from cmappd.server.world import World
 
 DELIVERY_TIMEOUT = 5.0  # seconds for managers to acknowledge results when we end
 
@@ -77,8 +77,7 @@ class Registry:
     def _resume(self, name: str, record: Record) -> None:
         """Go on with an application where an earlier cmappserver stopped."""
         definition = self.config.apps.get(name)
-        quarantined = definition is None and name in self.config.origins
-        if definition is None and not quarantined and not record.matters:
+        if definition is None and not record.matters:
             self._world.store.forget(name)
             return
         try:
@@ -88,12 +87,11 @@ class Registry:
             return
         supervisor = self._revive(app, record)
         self._begin(supervisor)
-        last_good = definition or app.definition
-        if definition is not None:
-            self._change(supervisor, definition, change_of(app.definition, definition))
-        elif not quarantined:
+        if definition is None:
             supervisor.post(Remove())
-        if (definition or quarantined) and last_good.autostart and record.ended_with_us:
+            return
+        self._change(supervisor, definition, change_of(app.definition, definition))
+        if definition.autostart and record.ended_with_us:
             supervisor.post(Start())
 
     def _revive(self, app: App, record: Record) -> Supervisor:
@@ -162,7 +160,7 @@ class Registry:
 
         Managers that are connected then have some time to acknowledge their results.
         """
-        self._world.ending = TOLD_TO_END
+        self._world.ending = True
         for supervisor in self._supervisors.values():
             supervisor.post(Stop(Cause.SHUTDOWN))
         while self._tasks:

@@ -127,6 +127,15 @@ def test_an_application_that_moved_is_defined_anew(last: Config) -> None:
     assert config.origins["web"] == MAIN
 
 
+def test_what_was_defined_nobody_knows_where_is_kept_while_anything_is_hidden(last: Config) -> None:
+    recalled = replace(last, origins={"db": "", "web": ""})
+    config = settle(recalled, parsed(OK, "[apps.web\n"))
+    assert config.apps == last.apps
+    assert config.origins == {"db": MAIN, "web": ""}
+    assert "cannot read this as TOML" in (config.problem_of("web") or "")
+    assert settle(config, parsed(OK)).apps.keys() == {"db"}
+
+
 def test_an_unreadable_file_keeps_what_it_defined(last: Config) -> None:
     config = settle(last, parsed(OK, "[apps.web\n"))
     assert config.apps == last.apps

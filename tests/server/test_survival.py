@@ -22,13 +22,23 @@ from cmappd.core.messages import (
     Ended,
     Poll,
     Refused,
+    Restart,
     Start,
     State,
     Stop,
 )
 from cmappd.core.state import Cause, ExitStatus
 from cmappd.system import marks, proc
-from tests.server.harness import Client, Guest, alive, refusal, shell, stanza, wait_for
+from tests.server.harness import (
+    Client,
+    Guest,
+    alive,
+    refusal,
+    replace_file,
+    shell,
+    stanza,
+    wait_for,
+)
 
 SLEEP = stanza("db", "/bin/sleep", "600", autostart=True)
 KERNEL = tuple(map(int, platform.release().split("-")[0].split(".")[:2]))
@@ -270,6 +280,26 @@ def test_a_bad_stanza_leaves_the_last_good_definition_in_force(tmp_path: Path) -
         admin = guest.control()
         assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
         assert isinstance(admin.ask(Start(admin.next(), "db")), Done)
+
+
+def test_a_file_that_is_no_toml_removes_none_of_its_applications(tmp_path: Path) -> None:
+    """One that runs and one that does not: where they were defined, nobody knows any more."""
+    guest = Guest(tmp_path, "")
+    path = guest.include("more.toml", SLEEP + stanza("web", "/bin/sleep", "600"))
+    with guest.started():
+        before = running(guest)
+        guest.kill()
+        replace_file(path, "[apps")
+        guest.start()
+        admin = guest.control()
+        for app in ("db", "web"):
+            status = admin.app(app)
+            assert not status.removed
+            assert "cannot read this as TOML" in status.problem
+            assert isinstance(admin.ask(Restart(admin.next(), app)), Done)
+        replace_file(path, SLEEP)
+        assert admin.wait_app("web", lambda status: status.removed).phase == "running"
+        assert admin.wait_app("db", lambda status: not status.problem).run != before.run
 
 
 def test_one_that_is_removed_runs_on_and_leaves_when_it_ends(tmp_path: Path) -> None:

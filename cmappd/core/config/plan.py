@@ -56,7 +56,8 @@ LIVE = frozenset(
 class Config:
     """What is in force, and the problems with what the files say now.
 
-    ``origins`` are the files of applications, also of those that were never right.
+    ``origins`` are the files of applications, also of those that were never right; "" where
+    nobody knows it any more.
     """
 
     server: Server
@@ -74,7 +75,7 @@ class Config:
             str(problem)
             for problem in self.problems
             if problem.app == app
-            or (origin and _of_file(problem) and _covers(problem.file, origin))
+            or (origin is not None and _of_file(problem) and _covers(problem.file, origin))
         ]
         return "\n".join(lines) or None
 
@@ -169,7 +170,7 @@ def _unseen(file: str, parsed: Parsed) -> bool:
     return (
         parsed.server is None
         or any(_covers(unreadable, file) for unreadable in parsed.unreadable)
-        or any(problem.file == file and _of_file(problem) for problem in parsed.problems)
+        or any(_of_file(problem) and _covers(problem.file, file) for problem in parsed.problems)
     )
 
 
@@ -179,8 +180,8 @@ def _of_file(problem: Problem) -> bool:
 
 
 def _covers(unreadable: str, file: str) -> bool:
-    """Whether it is the file, or a directory that the file is in."""
-    return unreadable == file or PurePosixPath(unreadable) in PurePosixPath(file).parents
+    """Whether it is the file, or a directory that the file is in; "" may be any file."""
+    return file in ("", unreadable) or PurePosixPath(unreadable) in PurePosixPath(file).parents
 
 
 def change_of(old: Application, new: Application) -> Change:
