@@ -3,6 +3,7 @@
 #   make demo            the programs at work, in half a minute
 #   make test            the tests, as an ordinary user or as root
 #   make test-cluster    the tests that need root
+#   make chaos           the chaos test for longer: SEED= repeats one, MINUTES= says how long
 #   make check           format, lint and types
 #   make bench           the measurements
 #   make install         into prefix=/usr/local, below DESTDIR if that is set
@@ -36,7 +37,7 @@ cmappmgr = client.manager
 cmappctl = client.control
 PROGRAMS = cmappserver cmappmgr cmappctl
 
-.PHONY: help demo test test-cluster check bench install install-files uninstall clean
+.PHONY: help demo test test-cluster chaos check bench install install-files uninstall clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -50,6 +51,9 @@ test: $(READY)
 test-cluster: $(READY)
 	@[ "$$(id -u)" = 0 ] || { echo 'make test-cluster: these tests need root' >&2; exit 1; }
 	$(RUN) -m pytest -m root $(ARGS)
+
+chaos: $(READY)
+	@$(RUN) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 check: $(READY)
 	$(RUN) -m ruff format --check .

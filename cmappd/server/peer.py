@@ -24,7 +24,6 @@ from cmappd.core.messages import (
     Status,
     Stop,
     Text,
-    Upgrade,
     Welcome,
 )
 from cmappd.core.session import Identity, Session
@@ -34,7 +33,6 @@ from cmappd.server.items import Parted, Said
 from cmappd.server.registry import Registry
 from cmappd.server.reload import Reloader
 from cmappd.server.supervisor import Supervisor
-from cmappd.server.upgrade import Upgrader
 from cmappd.server.world import World
 
 # A piece of a log; in JSON no character takes more than six bytes.
@@ -45,15 +43,12 @@ LOG_SIZE = 1024 * 1024
 class Office:
     """What every peer is served with."""
 
-    __slots__ = ("registry", "reloader", "upgrader", "world")
+    __slots__ = ("registry", "reloader", "world")
 
-    def __init__(
-        self, world: World, registry: Registry, reloader: Reloader, upgrader: Upgrader
-    ) -> None:
+    def __init__(self, world: World, registry: Registry, reloader: Reloader) -> None:
         self.world = world
         self.registry = registry
         self.reloader = reloader
-        self.upgrader = upgrader
 
 
 class Peer:
@@ -177,8 +172,6 @@ class Peer:
                 self._status(message)
             case Reload(seq):
                 self._office.reloader.ask(seq, self.send)
-            case Upgrade(seq):
-                self._office.upgrader.ask(seq, self.send)
             case Logs():
                 self._logs(message)
             case Claim() | Stop() | Start() | Restart():
@@ -211,7 +204,7 @@ class Peer:
             return Refused(seq, "denied", f"{self.name} may not drive '{app}' in this guest")
         supervisor = registry.find(app)
         if self._office.world.ending and (supervisor is None or not isinstance(message, Stop)):
-            return Refused(seq, "operator", self._office.world.ending)
+            return Refused(seq, "operator", "cmappserver has been told to end")
         if supervisor is None or _lacks_definition(supervisor, message):
             problem = registry.problem(app)
             if problem:

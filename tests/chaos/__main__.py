@@ -1,0 +1,34 @@
+"""``make chaos``: the chaos test as long as wanted, with a running account.
+
+python -m tests.chaos [--seed SEED] [--minutes N]
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.case import Violation
+from tests.chaos.run import fresh_seed, run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make chaos")
+    parser.add_argument("--seed", default=None)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    options = parser.parse_args()
+    seed = options.seed or fresh_seed()
+    folder = Path(tempfile.mkdtemp(prefix=f"cmappd-chaos-{seed}-"))
+    try:
+        faults = run(folder, seed, options.minutes * 60, print)
+    except Violation as error:
+        print(error, file=sys.stderr)
+        print(f"all logs are in {folder}", file=sys.stderr)
+        return 1
+    shutil.rmtree(folder)
+    print(f"{faults} faults, and no rule was broken (seed {seed})")
+    return 0
+
+
+sys.exit(main())

@@ -1,0 +1,544 @@
+"""Drives the three programs through faults, and holds what comes of them against the rules."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos import cast, logs
+from tests.chaos.case import Case, Verdict, Violation, told
+from tests.chaos.cast import Part
+from tests.chaos.stage import Manager, Stage
+from tests.chaos.world import BESIDE, Process, is_alive
+from tests.server.harness import remove_cgroups
+
+TICK = 0.04  # seconds between two looks
+LOG_INTERVAL = 0.5
+BUSY = 206
+LOST = 202
+CALM = 60.0  # seconds for everything to be up when the faults have ended
+ZOMBIE_LIFE = 15.0
+LATE = 8.0  # seconds after which an answer may not be out of date any more
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A cmappctl under way."""
+
+    process: subprocess.Popen[bytes]
+    words: tuple[str, ...]
+    case: Case
+    fails: bool
+
+
+class Chaos:
+    """The guest, its hosts, all cases, and the history of what was done."""
+
+    def __init__(self, folder: Path, seed: str, say: Callable[[str], None]) -> None:
+        self.seed = seed
+        self.stage = Stage(folder)
+        self.world = self.stage.world
+        self.cases: dict[str, Case] = {}
+        self.logs: dict[str, logs.AppLog] = {}
+        self.history: list[str] = []
+        self.step = 0
+        self.down_since: float | None = None  # cmappserver is dead, or not ready yet
+        self.dark: list[tuple[float, float]] = []  # when it was
+        self.disturbed_until = 0.0  # a program or a link stands still
+        self.links_disturbed = [0.0, 0.0]  # until when, by proxy
+        self.frozen_until = 0.0  # cmappserver
+        self.leaving: list[tuple[Manager, frozenset[int]]] = []
+        self.errands: list[Errand] = []
+        self.later: list[tuple[float, str, Callable[[], None]]] = []
+        self.queues: dict[str, deque[Callable[[], None]]] = {}
+        self.faults = 0
+        self.ending = False
+        self.hides = can_hide()
+        self._say = say
+        self._began = time.monotonic()
+        self._logs_read = 0.0
+        self._chance = random.Random(f"{seed}: the cluster")
+
+    # The account -------------------------------------------------------------------------
+
+    def tell(self, text: str) -> None:
+        line = f"{time.monotonic() - self._began:8.3f}  #{self.step:<4d} {text}"
+        self.history.append(line)
+        self._say(line)
+
+    def at(self, delay: float, what: str, do: Callable[[], None]) -> None:
+        """Have something done later, whatever is done until then."""
+        self.later.append((time.monotonic() + delay, what, do))
+
+    # The begin ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        for part in cast.parts(self.stage.cast, hide=self.hides):
+            self.introduce(part)
+        self.stage.write_main()
+        self.down_since = time.monotonic()
+        self.stage.start_server()
+        for case in self.cases.values():
+            case.expect_start("the begin")
+            if case.part.managed:
+                case.start_at = time.monotonic()
+        self.calm("begin")
+
+    def introduce(self, part: Part) -> Case:
+        self.stage.add(part)
+        case = self.cases[part.name] = Case(part, self.world)
+        path = self.stage.folder / "logs" / f"{part.name}.log"
+        self.logs[part.name] = logs.AppLog(part.name, path, self.stage.cast / part.name)
+        self.queues[part.name] = deque()
+        return case
+
+    # Time passes -------------------------------------------------------------------------
+
+    def run_for(self, seconds: float) -> None:
+        """Look, and look again, for so long; at least once."""
+        end = time.monotonic() + seconds
+        while True:
+            self.tick()
+            if time.monotonic() >= end:
+                return
+            time.sleep(TICK)
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        for one in [one for one in self.later if one[0] <= now]:
+            self.later.remove(one)
+            self.tell(one[1])
+            one[2]()
+        self._watch_server()
+        exits = {name: case.manager.code if case.manager is not None else None
+                 for name, case in self.cases.items()}  # fmt: skip
+        self._look()
+        self._answer_errands()
+        for name, case in self.cases.items():
+            self._follow(case, exits[name])
+        self._see_leaving()
+        for name, queue in self.queues.items():
+            while queue and self.cases[name].idle and not self.ending:
+                queue.popleft()()
+        if now >= self._logs_read + LOG_INTERVAL:
+            self._read_logs()
+
+    def _watch_server(self) -> None:
+        if self.stage.server is None:
+            return
+        if self.down_since is not None:
+            if self.stage.server_is_ready():
+                self.dark.append((self.down_since, time.monotonic()))
+                self.down_since = None
+                self.tell("cmappserver is ready")
+        elif not self.stage.server.running and not self.ending:
+            raise Violation(f"cmappserver has ended with {self.stage.server.process.returncode}")
+
+    def _look(self) -> None:
+        server = self.stage.server
+        pid = server.pid if server is not None and self.now_answers() else None
+        found = self.world.look(pid)
+        for name, case in self.cases.items():
+            case.tree = found.get(name, [])
+            self._check_one_tree(case)
+        strangers = found.keys() - self.cases.keys()
+        if strangers:
+            raise Violation(f"there are processes of {strangers}")
+        for note in self.world.notes:
+            if note.event == "double":
+                raise Violation(f"two trees of {note.app}: {note}")
+        for who, since in self.world.zombies.items():
+            if time.monotonic() > since + ZOMBIE_LIFE:
+                raise Violation(f"cmappserver leaves a zombie {who}")
+        if self.down_since is not None:
+            self._forgive()
+
+    def now_answers(self) -> bool:
+        """Whether cmappserver can act: it is alive, and not stopped."""
+        return self.down_since is None and time.monotonic() > self.frozen_until + 1
+
+    def _check_one_tree(self, case: Case) -> None:
+        runs = {one.run for one in case.own if one.run}
+        if len(runs) > 1:
+            order = self.world.runs.get(case.name, [])
+            newest = max(runs, key=lambda run: order.index(run) if run in order else -1)
+            # A look takes time: the old ones may have ended before the new ones began.
+            left = self.world.still(one for one in case.own if one.run not in ("", newest))
+            if left:
+                raise Violation(f"two trees of {case.name}: {told(left)}, and {newest}")
+
+    def _forgive(self) -> None:
+        """Where no process of an application holds its output while no cmappserver does.
+
+        The kernel then forgets what was written and not read; nobody is left who could know.
+        """
+        for name, case in self.cases.items():
+            if not case.tree:
+                self.logs[name].forgive()
+
+    def in_the_dark(self, since: float) -> bool:
+        return self.down_since is not None or any(until >= since for _, until in self.dark)
+
+    def disturb(self, seconds: float) -> None:
+        self.disturbed_until = max(self.disturbed_until, time.monotonic() + seconds)
+
+    @property
+    def disturbed(self) -> bool:
+        return self.down_since is not None or time.monotonic() < self.disturbed_until
+
+    # One case ----------------------------------------------------------------------------
+
+    def _follow(self, case: Case, code: int | None) -> None:
+        if code is not None:
+            self._manager_has_ended(case, code)
+        elif case.expects is not None:
+            self._look_for(case)
+        else:
+            case.check_steady()
+        if case.start_at is not None and time.monotonic() >= case.start_at:
+            case.start_at = None
+            self.start_manager(case)
+
+    def start_manager(self, case: Case) -> None:
+        if not case.up and case.expects is None:
+            case.expect_start("its manager is started")
+        case.manager = self.stage.start_manager(case.name)
+
+    def _look_for(self, case: Case) -> None:
+        """Whether what is expected has come."""
+        expects, now = case.expects, time.monotonic()
+        assert expects is not None
+        if self.disturbed:
+            expects.deadline = max(expects.deadline, now + 40)
+        verdict = self._verdict(case)
+        known = case.name in self.world.latest
+        if expects.same_run:
+            if expects.rival is None and case.manager is not None and case.is_followed():
+                case.settle()
+        elif verdict.renews and known and case.is_up_in(expects.run) and case.is_followed():
+            self._renewed(case)
+        elif expects.rests and not case.own and not expects.awaits:
+            self._at_rest(case)
+        if expects.rival is not None and expects.rival.code is not None:
+            self._rival_has_gone(case, expects.rival)
+        if case.expects is not None and now > expects.deadline:
+            raise Violation(
+                f"{case.name}: waited in vain after: {expects.what}; {verdict}; "
+                f"its tree: {told(case.tree)}; manager: {self._words_of(case)}"
+            )
+
+    def _rival_has_gone(self, case: Case, rival: Manager) -> None:
+        assert case.expects is not None
+        assert rival.code is not None
+        self._check_report(rival, rival.code)
+        if rival.code != BUSY:
+            raise Violation(f"{case.name}: manager {rival.number} has ended with {rival.code}")
+        self.tell(f"  manager {rival.number} of {case.name} has gone")
+        case.expects.rival = None
+
+    def _words_of(self, case: Case) -> str:
+        return "none" if case.manager is None else f"{case.manager.number} {case.manager.follows()}"
+
+    def _verdict(self, case: Case) -> Verdict:
+        expects = case.expects
+        assert expects is not None
+        return expects.in_the_dark if self.in_the_dark(expects.since) else expects.light
+
+    def _renewed(self, case: Case) -> None:
+        assert case.expects is not None
+        if case.expects.awaits:
+            return
+        if case.expects.by_policy:
+            case.used += 1
+        if case.expects.resets:
+            case.used = 0
+        case.settle()
+        self.tell(f"  {case.name} is up: run {case.run}, {case.main}")
+        if self.hides and case.main is not None and not is_confined(*case.main, case.run):
+            birth = self.world.latest[case.name]
+            if not self.in_the_dark(birth.at - 1):
+                raise Violation(f"{case.name} is not in the cgroup of {case.run}")
+            case.lost.add(case.run)
+
+    def _at_rest(self, case: Case) -> None:
+        assert case.expects is not None
+        self.tell(f"  {case.name} is at rest")
+        case.expects, case.up = None, False
+        if self.ending:
+            return
+        if not case.part.managed:
+            self.control(case, "start", case.name)
+            case.expect_start("its administrator starts it")
+            self.await_errand(case)
+        else:
+            case.start_at = time.monotonic() + self._chance.uniform(0, 0.5)
+
+    def _manager_has_ended(self, case: Case, code: int) -> None:
+        manager, expects = case.manager, case.expects
+        assert manager is not None
+        self._check_report(manager, code)
+        why = f"{case.name}: manager {manager.number} has ended with {code}"
+        case.manager = None
+        if code == BUSY and expects is not None and expects.rival is not None:
+            # Before the takeover was written down, cmappserver died: who came first is the owner.
+            if not self.in_the_dark(expects.since):
+                raise Violation(f"{why}, and was to take over")
+            self.tell(f"{why}: the one before it was quicker")
+            case.manager, expects.rival = expects.rival, None
+            return
+        if code == BUSY and self._may_be_busy(case):
+            self.tell(f"{why}: the one before it is not known to be gone")
+            case.start_at = time.monotonic() + 0.5
+            return
+        if code == -signal.SIGTERM and manager.terminated and manager.silent_when_terminated:
+            self.tell(f"{why}: it had not begun")
+        elif expects is None:
+            raise Violation(f"{why}, and nothing was done to it")
+        elif code not in self._verdict(case).codes:
+            raise Violation(f"{why} after: {expects.what}; {self._verdict(case)}")
+        left = self._left_of(case)
+        if left:
+            raise Violation(f"{why}, and there is {told(left)}")
+        self.tell(f"{why}")
+        if expects is not None and expects.awaits:
+            expects.rests = True
+            return
+        case.expects, case.up = None, False
+        case.echo = frozenset({code}) if self._may_be_unheard(case) else frozenset()
+        case.start_at = time.monotonic() + self._chance.uniform(0, 0.5)
+
+    def _may_be_unheard(self, case: Case) -> bool:
+        """Whether the link may have been lost while the manager said that it knows the result.
+
+        It waits for the answer for a second.
+        """
+        now = time.monotonic()
+        cut = now < self.links_disturbed[self.stage.host_of(case.name)] + 5
+        return cut or self.in_the_dark(now - 5) or now < self.frozen_until + 5
+
+    def _left_of(self, case: Case) -> list[Process]:
+        left = [one for one in case.own if one.role != "young" or one.run]
+        for _ in range(50):  # what was just executed says what it is in a moment
+            if not [one for one in case.own if one not in left]:
+                break
+            time.sleep(0.02)
+            case.tree = self.world.look().get(case.name, [])
+        return left or case.own
+
+    def _may_be_busy(self, case: Case) -> bool:
+        """A link that stands still does not tell that the manager at its end was killed."""
+        return time.monotonic() < self.links_disturbed[self.stage.host_of(case.name)] + 10
+
+    def _check_report(self, manager: Manager, code: int) -> None:
+        if code >= 0 and manager.report().get("code") != code:
+            raise Violation(f"manager {manager.number} has ended with {code}: {manager.report()}")
+        if "Traceback" in manager.said():
+            raise Violation(f"manager {manager.number}: {manager.said()}")
+
+    def _see_leaving(self) -> None:
+        for one in tuple(self.leaving):
+            manager, codes = one
+            if manager.code is not None:
+                self._check_report(manager, manager.code)
+                if manager.code not in codes:
+                    raise Violation(f"manager {manager.number} has ended with {manager.code}")
+                self.leaving.remove(one)
+
+    # The administrator -------------------------------------------------------------------
+
+    def control(self, case: Case, *words: str, fails: bool = False) -> None:
+        """Ask cmappserver, and again if it dies over it; ``fails``: it will say that it cannot."""
+        self.errands.append(Errand(self.stage.control(*words), words, case, fails))
+
+    def await_errand(self, case: Case) -> None:
+        assert case.expects is not None
+        case.expects.awaits += 1
+
+    def _answer_errands(self) -> None:
+        for errand in tuple(self.errands):
+            code = errand.process.poll()
+            if code is None:
+                continue
+            if code == (1 if errand.fails else 0):
+                self.errands.remove(errand)
+                if errand.case.expects is not None and errand.case.expects.awaits:
+                    errand.case.expects.awaits -= 1
+            elif self.in_the_dark(time.monotonic() - 30):
+                if self.down_since is None:
+                    self.errands.remove(errand)
+                    self.control(errand.case, *errand.words)
+            else:
+                raise Violation(f"cmappctl {' '.join(errand.words)} has ended with {code}")
+
+    # The logs ----------------------------------------------------------------------------
+
+    def _read_logs(self) -> None:
+        self._logs_read = time.monotonic()
+        for log in self.logs.values():
+            log.read()
+            if log.wrong:
+                raise Violation(f"the log of {log._app}: {'; '.join(log.wrong[:5])}")
+        for place in ("server.log",):
+            path = self.stage.folder / place
+            if path.exists() and "Traceback" in path.read_text():
+                raise Violation(f"there is a traceback in {place}")
+
+    def _logs_are_whole(self) -> str:
+        problems = []
+        for name, log in self.logs.items():
+            written = log.written()
+            log.read()
+            problems += [f"{name}: {text}" for text in [*log.behind(written), *log.invented()]]
+        return "; ".join(problems[:5])
+
+    # Quiet -------------------------------------------------------------------------------
+
+    def calm(self, what: str) -> None:
+        """No more faults: everything comes up, and everything that was written is in the logs."""
+        self.tell(f"calm: {what}")
+        end = time.monotonic() + CALM
+        while True:
+            self.tick()
+            if self.disturbed or self.later:
+                end = max(end, time.monotonic() + CALM)
+            waiting = [name for name, case in self.cases.items() if not case.idle]
+            if not waiting and not self.later and not self.disturbed and not self.errands:
+                break
+            if time.monotonic() > end:
+                raise Violation(f"waited in vain for {waiting}")
+            time.sleep(TICK)
+        self._await_logs()
+        self.ask()
+        self.tell(f"calm: all is up after {what}")
+
+    def _await_logs(self) -> None:
+        end = time.monotonic() + CALM
+        while text := self._logs_are_whole():
+            if time.monotonic() > end:
+                raise Violation(f"logs are not whole: {text}")
+            self.run_for(0.1)
+
+    # What is said ------------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """Whether what cmappctl says is what is."""
+        if not self.now_answers():
+            return
+        end, tries = time.monotonic() + LATE, 0
+        while True:
+            before = self.world.look()
+            said = self.stage.status()
+            after = self.world.look()
+            doubts = [f"{name} is missing" for name in self.cases if name not in said]
+            for name, one in said.items():
+                was, is_ = before.get(name, []), after.get(name, [])
+                self._refuse_death(name, one, was, is_)
+                doubts += self._doubt_life(name, one, [*was, *is_])
+            if not doubts:
+                return
+            tries += 1
+            if tries > 3 and time.monotonic() > end:
+                raise Violation(f"status lies: {doubts}")
+            self.run_for(TICK)
+
+    def _refuse_death(
+        self, name: str, said: dict[str, object], before: list[Process], after: list[Process]
+    ) -> None:
+        """What lived before and after it was said to be gone was not gone."""
+        lived = [one for one in before if one.role not in BESIDE and one.run and one in after]
+        if said["phase"] in ("stopped", "failed", "backoff") and lived:
+            raise Violation(f"status: {name} is {said['phase']}, and there is {told(lived)}")
+
+    def _doubt_life(
+        self, name: str, said: dict[str, object], around: list[Process]
+    ) -> Iterator[str]:
+        """What is said to run may have ended just now; but not again and again."""
+        if said["phase"] != "running" or not self.cases[name].part.has_main:
+            return
+        if not any(one.pid == said["pid"] and one.role == "main" for one in around):
+            yield f"{name} runs with pid {said['pid']}, and there is {told(around)}"
+
+    # The end -----------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Half of the managers are stopped by their cluster, the rest with the guest."""
+        self.calm("the faults have ended")
+        self.ending = True
+        for number, case in enumerate(self.cases.values()):
+            if case.manager is not None and number % 2:
+                case.expect_stop("its manager is told to stop it", 0)
+                case.manager.terminate()
+        self._await_rest("its manager was told to stop it", lambda case: case.expects is None)
+        for case in self.cases.values():
+            if case.up:
+                case.expect_stop("cmappserver is told to end", 212)
+        assert self.stage.server is not None
+        self.tell("cmappserver is told to end")
+        self.stage.server.signal(signal.SIGTERM)
+        self._await_rest("cmappserver was told to end", lambda case: case.expects is None)
+        if (code := self.stage.server.wait(CALM)) != 0:
+            raise Violation(f"cmappserver has ended with {code}")
+        self._look()
+        if left := [one for case in self.cases.values() for one in case.own]:
+            raise Violation(f"cmappserver has ended, and there is {told(left)}")
+        self._await_logs()
+
+    def _await_rest(self, what: str, done: Callable[[Case], bool]) -> None:
+        end = time.monotonic() + CALM
+        while True:
+            self.tick()
+            for case in self.cases.values():
+                case.start_at = None
+            if all(map(done, self.cases.values())):
+                return
+            if time.monotonic() > end:
+                left = [name for name, case in self.cases.items() if not done(case)]
+                raise Violation(f"{what}: waited in vain for {left}")
+            time.sleep(TICK)
+
+    def close(self) -> None:
+        """End whatever is left, in whatever state it is."""
+        for case in self.cases.values():
+            if case.manager is not None:
+                case.manager.process.kill()
+                case.manager.process.wait()
+        rivals = [case.expects.rival for case in self.cases.values() if case.expects is not None]
+        for manager in (*rivals, *(one for one, _ in self.leaving)):
+            if manager is None:
+                continue
+            manager.process.kill()
+            manager.process.wait()
+        for errand in self.errands:
+            errand.process.kill()
+            errand.process.wait()
+        server = self.stage.server
+        if server is not None and server.running:
+            server.kill()
+        while left := self.world.look():
+            for one in (one for each in left.values() for one in each):
+                self.stage.kill(one.pid, one.start, signal.SIGKILL)
+        for proxy in self.stage.proxies:
+            proxy.close()
+        remove_cgroups(self.stage.state)
+
+
+def can_hide() -> bool:
+    """Whether cmappserver can give each run a cgroup, by which all of its processes are known."""
+    with open("/proc/self/mounts") as file:
+        mounts = [line.split() for line in file]
+    roots = [fields[1] for fields in mounts if fields[2] == "cgroup2"]
+    return os.geteuid() == 0 and any(os.access(root, os.W_OK) for root in roots)
+
+
+def is_confined(pid: int, start: int, run: str) -> bool:
+    """Whether a process is in the cgroup of this run; also if it has ended meanwhile."""
+    with contextlib.suppress(OSError):
+        inside = f"/app-{run}" in Path(f"/proc/{pid}/cgroup").read_text()
+        return inside or not is_alive(pid, start)
+    return True

@@ -1,0 +1,421 @@
+"""What is done to the guest, its applications and its hosts; each with what must come of it.
+
+A fault on an application takes a case and a source of chance of its own, so that a seed gives the
+same faults whatever the time they take. ``FAULTS`` says how often each comes, and to whom.
+"""
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tests.chaos import actor
+from tests.chaos.case import Case, Verdict
+from tests.chaos.cast import Part
+from tests.chaos.driver import BUSY, Chaos
+
+NOTHING = Verdict(frozenset())
+OPERATOR = 212
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``do`` takes a case where the fault is ``to`` an application."""
+
+    weight: float
+    do: Callable[..., None]
+    to: Callable[[Part], bool] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.do.__name__
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the plan."""
+
+    number: int
+    fault: Fault
+    target: str | None
+    chance: random.Random
+    pause: float
+
+
+def plan(seed: str, parts: dict[str, Part]) -> Iterator[Step]:
+    """All faults that follow from the seed, without an end."""
+    chance, number = random.Random(seed), 0
+    weights = [fault.weight for fault in FAULTS]
+    while True:
+        number += 1
+        (fault,) = chance.choices(FAULTS, weights)
+        names = [name for name, part in parts.items() if fault.to is not None and fault.to(part)]
+        target = chance.choice(names) if names else None
+        own = random.Random(f"{seed}: {number}")
+        yield Step(number, fault, target, own, chance.uniform(0.0, 0.25))
+
+
+def carry_out(chaos: Chaos, step: Step) -> None:
+    """Do it now, or as soon as the application's last fault has had its effect."""
+    chaos.step = step.number
+    if step.target is None:
+        step.fault.do(chaos, step.chance)
+        return
+    case, name = chaos.cases[step.target], step.fault.name
+
+    def do() -> None:
+        chaos.faults += 1
+        chaos.tell(f"[{step.number}] {name} {step.target}")
+        step.fault.do(chaos, case, step.chance)
+
+    if case.idle and not chaos.queues[step.target]:
+        do()
+    elif len(chaos.queues[step.target]) < 3:
+        chaos.queues[step.target].append(do)
+
+
+# To an application's processes --------------------------------------------------------
+
+
+def send(chaos: Chaos, case: Case, signum: int) -> None:
+    assert case.main is not None
+    chaos.stage.kill(*case.main, signum)
+
+
+def kill_main(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    signum = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGHUP, signal.SIGSEGV])
+    case.expect_end(f"{signum.name} to its main process", 128 + signum)
+    send(chaos, case, signum)
+
+
+def order_exit(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    code = chance.choice([0, 1, 7, 77, 199])
+    case.expect_end(f"it ends with {code}", code, success=code == 0)
+    (chaos.stage.cast / case.name / actor.ORDER).write_text(str(code))
+    send(chaos, case, signal.SIGUSR1)
+
+
+def kill_tree(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    processes = list(case.own)
+    chance.shuffle(processes)
+    case.expect_end("SIGKILL to all of it", 128 + signal.SIGKILL)
+    for one in processes:
+        chaos.stage.kill(one.pid, one.start, signal.SIGKILL)
+
+
+def kill_child(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    children = [one for one in case.own if one.role.startswith("child")]
+    if children:
+        one = chance.choice(children)
+        chaos.stage.kill(one.pid, one.start, signal.SIGKILL)
+
+
+def freeze_main(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    main, seconds = case.main, chance.uniform(0.2, 2)
+    assert main is not None
+    send(chaos, case, signal.SIGSTOP)
+    case.busy_until = time.monotonic() + seconds + 0.1
+    chaos.at(seconds, f"  {case.name} goes on", lambda: _go_on(chaos, main))
+
+
+def _go_on(chaos: Chaos, main: tuple[int, int]) -> None:
+    chaos.stage.kill(*main, signal.SIGCONT)
+
+
+def freeze_and_stop(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    for one in case.own:
+        chaos.stage.kill(one.pid, one.start, signal.SIGSTOP)
+    stop_app(chaos, case, chance)
+
+
+def sicken(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """Its health checks fail, for this run only."""
+    path = chaos.stage.cast / case.name / actor.SICK
+    path.write_text(case.run)
+    if case.part.health == "restart":
+        case.expect_end("its health checks fail", 209)
+        return
+    case.busy_until = time.monotonic() + 3
+    chaos.at(3, f"  {case.name} is well again", path.unlink)
+
+
+def fail_to_start(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """Its start.command fails, once."""
+    path = chaos.stage.cast / case.name / actor.UNABLE
+    path.touch()
+    case.expect_renewal("restarted by its administrator, and it cannot start")
+    assert case.expects is not None
+    case.expects.light = Verdict(frozenset({207}))
+    # Asked again, because nobody had answered, it starts.
+    case.expects.in_the_dark = Verdict(frozenset({207}), renews=True)
+    chaos.control(case, "restart", case.name, fails=True)
+
+
+# By its managers and its administrator ------------------------------------------------
+
+
+def terminate_manager(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    assert case.manager is not None
+    case.expect_stop("SIGTERM to its manager", 0)
+    case.manager.terminate()
+
+
+def kill_manager(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    assert case.manager is not None
+    case.manager.process.kill()
+    case.manager.process.wait()
+    case.manager = None
+    case.expect("SIGKILL to its manager", NOTHING, same_run=True)
+    case.start_at = time.monotonic() + chance.uniform(0, 1)
+
+
+def abandon(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """It is not to outlive its manager."""
+    assert case.manager is not None
+    case.manager.process.kill()
+    case.manager.process.wait()
+    case.manager = None
+    case.expect("SIGKILL to its manager, and nobody comes", NOTHING, rests=True)
+
+
+def kill_both(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """The next manager is told of the end that nobody heard of."""
+    assert case.manager is not None
+    case.manager.process.kill()
+    case.manager.process.wait()
+    case.manager = None
+    case.expect_end("SIGKILL to its manager and to it", 128 + signal.SIGKILL)
+    assert case.expects is not None
+    # Of an unknown end nothing is to be told: the next manager starts it again.
+    dark = case.expects.in_the_dark
+    case.expects.in_the_dark = Verdict(dark.codes | {UNKNOWN_START}, renews=True)
+    send(chaos, case, signal.SIGKILL)
+    case.start_at = time.monotonic() + chance.uniform(0, 1)
+
+
+UNKNOWN_START = 207
+
+
+def freeze_manager(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    manager, seconds = case.manager, chance.uniform(0.2, 2.5)
+    assert manager is not None
+    manager.process.send_signal(signal.SIGSTOP)
+    chaos.disturb(seconds)
+    chaos.at(
+        seconds,
+        f"  manager {manager.number} of {case.name} goes on",
+        lambda: manager.process.send_signal(signal.SIGCONT),
+    )
+
+
+def second_manager(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """Another manager is refused. While a link is lost it need not be, so that is not tried."""
+    if chaos.disturbed or chaos.in_the_dark(time.monotonic() - 5):
+        return
+    manager = chaos.stage.start_manager(case.name)
+    chaos.leaving.append((manager, frozenset({BUSY})))
+    manager.process.wait(60)
+
+
+def take_over(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    assert case.manager is not None
+    case.expect("another manager takes over", NOTHING, same_run=True)
+    assert case.expects is not None
+    case.expects.rival = case.manager
+    case.manager = chaos.stage.start_manager(case.name, "--takeover")
+
+
+def stop_app(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    case.expect_stop("stopped by its administrator", OPERATOR)
+    chaos.control(case, "stop", case.name)
+    chaos.await_errand(case)
+
+
+def restart_app(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    case.expect_renewal("restarted by its administrator")
+    chaos.control(case, "restart", case.name)
+    chaos.await_errand(case)
+
+
+# By an editor -------------------------------------------------------------------------
+
+
+def edit_live(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    chaos.stage.write(case.name, {**case.part.keys, "description": f"Number {chance.random()}"})
+
+
+def edit_launch(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    keys = {**case.part.keys, "environment": {"NUMBER": str(chance.random())}}
+    if keys.get("reload") == "restart":
+        case.expect_renewal("its launch keys are changed")
+    chaos.stage.write(case.name, keys)
+
+
+def break_file(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """What is wrong changes nothing, also while other things happen to the application."""
+    path = chaos.stage.stanza_file(case.name)
+    words = [
+        "[apps",
+        f"[apps.{case.name}]\ncommand = 7\n",
+        f'[apps.{case.name}]\ncommand = ["relative"]\n',
+        f'[apps.{case.name}]\ncommand = ["/bin/false"]\ntypo = 1\n',
+        "\0\xff",
+    ]
+    path.write_text(chance.choice(words))
+    name, keys = case.name, case.part.keys
+    chaos.at(
+        chance.uniform(1, 5), f"  {name}.toml is mended", lambda: chaos.stage.write(name, keys)
+    )
+
+
+def remove_stanza(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """A removed application runs on."""
+    chaos.stage.stanza_file(case.name).unlink()
+    seconds = chance.uniform(0.5, 3)
+    case.busy_until = time.monotonic() + seconds + 2
+    name, keys = case.name, case.part.keys
+    chaos.at(seconds, f"  {name}.toml is back", lambda: chaos.stage.write(name, keys))
+
+
+# To cmappserver -----------------------------------------------------------------------
+
+
+def kill_server(chaos: Chaos, chance: random.Random) -> None:
+    if chaos.down_since is not None:
+        return
+    chaos.faults += 1
+    seconds = chance.choice([0.0, 0.0, chance.uniform(0.1, 2)])
+    chaos.tell(f"[{chaos.step}] SIGKILL to cmappserver, away for {seconds:.2f} s")
+    _end_server(chaos)
+    chaos.at(seconds, "  cmappserver is started", chaos.stage.start_server)
+
+
+def kill_server_twice(chaos: Chaos, chance: random.Random) -> None:
+    """Once more while it takes up what the first had left."""
+    if chaos.down_since is not None:
+        return
+    chaos.faults += 2
+    seconds = chance.uniform(0.05, 0.6)
+    chaos.tell(f"[{chaos.step}] SIGKILL to cmappserver, and again after {seconds:.2f} s")
+    _end_server(chaos)
+    chaos.stage.start_server()
+
+    def again() -> None:
+        _end_server(chaos)
+        chaos.stage.start_server()
+
+    chaos.at(seconds, "  SIGKILL to cmappserver again", again)
+
+
+def _end_server(chaos: Chaos) -> None:
+    server = chaos.stage.server
+    assert server is not None
+    if chaos.down_since is None:
+        chaos.down_since = time.monotonic()
+    server.kill()
+    chaos.stage.server = None
+    chaos.frozen_until = 0.0
+
+
+def freeze_server(chaos: Chaos, chance: random.Random) -> None:
+    server, seconds = chaos.stage.server, chance.uniform(0.2, 3)
+    if chaos.down_since is not None or server is None:
+        return
+    chaos.faults += 1
+    chaos.tell(f"[{chaos.step}] cmappserver stands still for {seconds:.2f} s")
+    server.signal(signal.SIGSTOP)
+    chaos.frozen_until = time.monotonic() + seconds
+    chaos.disturb(seconds)
+
+    def go_on() -> None:
+        if server.running:
+            server.signal(signal.SIGCONT)
+
+    chaos.at(seconds, "  cmappserver goes on", go_on)
+
+
+# To the network -----------------------------------------------------------------------
+
+
+def cut_links(chaos: Chaos, chance: random.Random) -> None:
+    number = chance.randrange(len(chaos.stage.proxies))
+    chaos.faults += 1
+    chaos.tell(f"[{chaos.step}] all links of host {number} break")
+    chaos.links_disturbed[number] = time.monotonic()
+    chaos.stage.proxies[number].reset()
+    chaos.disturb(0.5)
+
+
+def stall_links(chaos: Chaos, chance: random.Random) -> None:
+    number, seconds = chance.randrange(len(chaos.stage.proxies)), chance.uniform(0.3, 4)
+    if time.monotonic() < chaos.links_disturbed[number]:
+        return
+    chaos.faults += 1
+    chaos.tell(f"[{chaos.step}] all links of host {number} stand still for {seconds:.2f} s")
+    proxy = chaos.stage.proxies[number]
+    chaos.links_disturbed[number] = time.monotonic() + seconds
+    chaos.disturb(seconds)
+    proxy.freeze()
+    chaos.at(seconds, f"  the links of host {number} go on", proxy.thaw)
+
+
+def close_port(chaos: Chaos, chance: random.Random) -> None:
+    number, seconds = chance.randrange(len(chaos.stage.proxies)), chance.uniform(0.3, 4)
+    if time.monotonic() < chaos.links_disturbed[number]:
+        return
+    chaos.faults += 1
+    chaos.tell(f"[{chaos.step}] host {number} is refused for {seconds:.2f} s")
+    proxy = chaos.stage.proxies[number]
+    chaos.links_disturbed[number] = time.monotonic() + seconds
+    chaos.disturb(seconds)
+    proxy.close_port()
+    chaos.at(seconds, f"  host {number} is let in again", proxy.open_port)
+
+
+def ask(chaos: Chaos, chance: random.Random) -> None:
+    chaos.ask()
+
+
+def anybody(part: Part) -> bool:
+    return True
+
+
+def managed(part: Part) -> bool:
+    return part.managed
+
+
+def mortal(part: Part) -> bool:
+    return part.has_main
+
+
+FAULTS = (
+    Fault(8, kill_main, mortal),
+    Fault(6, order_exit, lambda part: part.obeys),
+    Fault(4, kill_tree, mortal),
+    Fault(6, kill_child, lambda part: part.children),
+    Fault(3, freeze_main, mortal),
+    Fault(2, freeze_and_stop, mortal),
+    Fault(3, sicken, lambda part: bool(part.health)),
+    Fault(1, fail_to_start, lambda part: part.prepares),
+    Fault(6, terminate_manager, managed),
+    Fault(5, kill_manager, managed),
+    Fault(2, kill_both, lambda part: part.managed and part.has_main and part.policy == "never"),
+    Fault(1, abandon, lambda part: part.lease is not None),
+    Fault(3, freeze_manager, managed),
+    Fault(2, second_manager, managed),
+    Fault(2, take_over, managed),
+    Fault(5, stop_app, anybody),
+    Fault(4, restart_app, anybody),
+    Fault(3, edit_live, anybody),
+    Fault(3, edit_launch, anybody),
+    Fault(3, break_file, anybody),
+    Fault(2, remove_stanza, anybody),
+    Fault(3, kill_server),
+    Fault(1, kill_server_twice),
+    Fault(2, freeze_server),
+    Fault(2, cut_links),
+    Fault(2, stall_links),
+    Fault(1, close_port),
+    Fault(4, ask),
+)
