@@ -42,6 +42,11 @@ class Call:
         self._seq += 1
         return self._seq
 
+    @property
+    def server_pid(self) -> int:
+        """The process at the other end of a unix socket."""
+        return self._link.peer_pid()
+
     def close(self) -> None:
         """Hang up."""
         self._link.close()

@@ -28,6 +28,7 @@ from cmappd.core.messages import (
     Status,
     Stop,
     Text,
+    Upgrade,
 )
 from cmappd.errors import CmappdError, UsageError
 from cmappd.system import files
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 SOFTWARE = f"cmappctl/{cmappd.__version__}"
 FAILED, USAGE, UNREACHABLE = 1, 2, 4
+RETRY = 0.02  # seconds between two looks for the cmappserver that replaces another
 CONNECT = 5.0  # seconds; the socket is on this machine
 LONG = 86400.0  # seconds: start, stop and restart take what the definition allows
 
@@ -174,6 +176,42 @@ def _reload(asked: "Namespace") -> int:
     return 0
 
 
+def _upgrade(asked: "Namespace") -> int:
+    until = time.monotonic() + (asked.timeout or 60.0)
+    call = _connect(asked)
+    old, pid, new = call.welcome, call.server_pid, ""
+    for reply in call.ask(Upgrade(call.seq()), until):
+        new = reply.text if isinstance(reply, Done) else new
+    call.close()
+    call = _connect_to_another(asked, old.epoch, until)
+    if call.server_pid != pid:
+        return _complain(
+            f"cmappserver {old.software} ended when {new} was executed in its place; by now "
+            f"{call.welcome.software} was started, pid {call.server_pid}. Its log says why",
+            FAILED,
+        )
+    print(printable(f"cmappserver {old.software} is replaced by {call.welcome.software}"))
+    return 0
+
+
+def _connect_to_another(asked: "Namespace", epoch: str, until: float) -> Call:
+    """A call to the cmappserver that comes after this one. Raises UnreachableError."""
+    while True:
+        why = "it is the same as before"
+        try:
+            call = _connect(asked)
+            if call.welcome.epoch != epoch:
+                return call
+            call.close()
+        except UnreachableError as error:
+            why = str(error)
+        if time.monotonic() >= until:
+            raise UnreachableError(
+                f"cmappserver was not replaced in time (its log says more): {why}"
+            )
+        time.sleep(RETRY)
+
+
 def _logs(asked: "Namespace") -> int:
     call = _connect(asked)
     for reply in _ask(call, Logs(call.seq(), asked.app, asked.lines), timeout=30.0):
@@ -227,6 +265,7 @@ _VERBS: dict[str, Callable[["Namespace"], int]] = {
     "stop": _each(Stop),
     "restart": _each(Restart),
     "reload": _reload,
+    "upgrade": _upgrade,
     "logs": _logs,
     "version": _version,
     "check": _check,

@@ -33,6 +33,8 @@ def parse(words: list[str]) -> argparse.Namespace:
         _add_timeout(one, "how long to wait (default: as long as it takes)")
     one = verbs.add_parser("reload", help="read the configuration again")
     _add_timeout(one, "how long to wait (default: 1m)")
+    one = verbs.add_parser("upgrade", help="replace cmappserver by the version on disk")
+    _add_timeout(one, "how long to wait (default: 1m)")
     one = verbs.add_parser("logs", help="print the end of an application's log")
     one.add_argument("app", metavar="APP")
     one.add_argument("-n", dest="lines", metavar="N", type=_lines, default=10, help="lines")

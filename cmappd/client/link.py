@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 from collections import deque
 from typing import NamedTuple
 
@@ -101,6 +102,13 @@ class Link:
         self._session.sent(message)
         self._outgoing += wire.encode(message)
         self._flush()
+
+    def peer_pid(self) -> int:
+        """Who listens at the other end of a unix socket (unix(7), SO_PEERCRED)."""
+        assert self._socket is not None
+        size = struct.calcsize("3i")
+        data = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        return int(struct.unpack("3i", data)[0])
 
     def close(self) -> None:
         """End the connection."""

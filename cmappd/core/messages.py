@@ -104,6 +104,14 @@ class Reload(Message, frozen=True, tag="reload"):
     """Read the configuration again. From the administrator only."""
 
 
+class Upgrade(Message, frozen=True, tag="upgrade"):
+    """Replace cmappserver by the version now on disk; what runs is not touched.
+
+    ``Done`` has the new version; then the connection ends, and the new one answers the next.
+    From the administrator only.
+    """
+
+
 class Logs(Message, frozen=True, tag="logs"):
     """The last ``lines`` lines of the log of ``app``. From the administrator only."""
 
@@ -218,6 +226,7 @@ Request = (
     | Restart
     | Maintain
     | Reload
+    | Upgrade
     | Logs
 )
 Reply = Welcome | State | Ended | Text | Done | Refused

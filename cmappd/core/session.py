@@ -38,6 +38,7 @@ from cmappd.core.messages import (
     Status,
     Stop,
     Text,
+    Upgrade,
     Welcome,
 )
 from cmappd.errors import LocalProtocolError, RemoteProtocolError
@@ -54,7 +55,20 @@ class Stage(StrEnum):
     RELEASING = "releasing"
 
 
-_STAY_IDLE = (Status, Stop, Start, Restart, Maintain, Reload, Logs, State, Text, Done, Refused)
+_STAY_IDLE = (
+    Status,
+    Stop,
+    Start,
+    Restart,
+    Maintain,
+    Reload,
+    Upgrade,
+    Logs,
+    State,
+    Text,
+    Done,
+    Refused,
+)
 _STAY_OWNER = (Poll, Ack, Stop, Status, State, Ended, Done, Refused)
 _STAY_RELEASING = (State, Ended, Refused)
 # Stages that a request has begun and its own answer ends.
@@ -76,7 +90,7 @@ TABLE: Mapping[tuple[Stage, type[Message]], Stage] = {
     (Stage.RELEASING, Done): Stage.IDLE,
 }
 
-ADMINISTRATION = (Start, Restart, Maintain, Reload, Logs)
+ADMINISTRATION = (Start, Restart, Maintain, Reload, Upgrade, Logs)
 
 
 class Session:

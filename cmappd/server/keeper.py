@@ -23,10 +23,12 @@ class Keeper:
         self._world = world
         self._saved: tuple[object, ...] = ()
 
-    def save(self, app: App, custody: Custody, runner: Runner, notes: Notes) -> None:
-        """Write it, if need be; what went wrong is logged once, and noted for the status."""
+    def save(
+        self, app: App, custody: Custody, runner: Runner, notes: Notes, *, always: bool
+    ) -> None:
+        """Write it, if need be or ``always``; what went wrong is logged once, and noted."""
         durable = _durable(app, custody, notes)
-        if durable == self._saved:
+        if durable == self._saved and not always:
             return
         try:
             self._world.store.save(self._record(app, custody, runner, notes))

@@ -3,7 +3,11 @@
 import asyncio
 import contextlib
 import os
+import socket
 import time
+from collections.abc import AsyncIterator, Iterable
+from functools import partial
+from typing import Any
 
 from cmappd.core.config import Address, Config, Tls
 from cmappd.errors import CmappdError, ConfigError
@@ -11,18 +15,21 @@ from cmappd.server.certificates import load_certificates
 from cmappd.server.connections import Connections, ControlConnection, ManagerConnection
 from cmappd.server.peer import Office
 from cmappd.system import tls
+from cmappd.system.handover import Handover
 
 BACKLOG = 1024
+CONTROL = "control"
 EXPIRY_WARNING = 30 * 24 * 3600.0  # seconds before the end of a certificate
 
 
 class Listeners:
     """The listening sockets, which follow the configuration."""
 
-    def __init__(self, office: Office, connections: Connections) -> None:
+    def __init__(self, office: Office, connections: Connections, given: Handover) -> None:
         self._office = office
         self._connections = connections
-        self._servers: dict[Address, asyncio.Server] = {}
+        self._given = given  # what a cmappserver in our place has opened before us
+        self._servers: dict[Address, list[asyncio.Server]] = {}
         self._control: asyncio.Server | None = None
         self._path = ""
         self._warned = ""
@@ -33,10 +40,11 @@ class Listeners:
         self._connections.recheck()
         wanted = set(config.server.listen) if self._connections.context is not None else set()
         for gone in self._servers.keys() - wanted:
-            self._servers.pop(gone).close()
+            for server in self._servers.pop(gone):
+                server.close()
         for address in sorted(wanted - self._servers.keys()):
             try:
-                self._servers[address] = await self._listen(address)
+                self._servers[address] = [one async for one in self._listen(address)]
             except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
                 why = getattr(error, "strerror", None) or error
                 problems.append(f"cannot listen on {address}: {why}")
@@ -59,28 +67,55 @@ class Listeners:
             self._office.world.log.warning("%s", warning)
         return []
 
-    async def _listen(self, address: Address) -> asyncio.Server:
-        return await asyncio.get_running_loop().create_server(
+    async def _listen(self, address: Address) -> AsyncIterator[asyncio.Server]:
+        create = partial(
+            asyncio.get_running_loop().create_server,
             lambda: ManagerConnection(self._connections),
-            address.host,
-            address.port,
             backlog=BACKLOG,
         )
+        given = self._given.take(_name(address))
+        for fd in given:
+            yield await create(sock=socket.socket(fileno=fd))
+        if not given:
+            yield await create(address.host, address.port)
 
     async def open_control(self, path: str) -> None:
         """Listen on the control socket. Raises ConfigError."""
+        given = self._given.take(f"{CONTROL} {path}")
+        if given:
+            await self._serve_control(sock=socket.socket(fileno=given[0]))
+        else:
+            await self._make_control(path)
+        self._path = path
+
+    async def _serve_control(self, **where: Any) -> None:
+        self._control = await asyncio.get_running_loop().create_unix_server(
+            lambda: ControlConnection(self._office, os.geteuid()), backlog=BACKLOG, **where
+        )
+
+    async def _make_control(self, path: str) -> None:
         # asyncio removes the socket of an earlier server, and nothing else; the lock on the
         # state directory says that nobody uses it.
         mask = os.umask(0o177)
         try:
-            self._control = await asyncio.get_running_loop().create_unix_server(
-                lambda: ControlConnection(self._office, os.geteuid()), path, backlog=BACKLOG
-            )
+            await self._serve_control(path=path)
         except OSError as error:
             raise ConfigError(f"cannot listen on {path}: {error.strerror or error}") from error
         finally:
             os.umask(mask)
-        self._path = path
+
+    def pause(self) -> None:
+        """Accept nobody any more: who connects waits for whoever is given the sockets."""
+        for fds in self.descriptors().values():
+            for fd in fds:
+                asyncio.get_running_loop().remove_reader(fd)
+
+    def descriptors(self) -> dict[str, list[int]]:
+        """The sockets by names that tell another cmappserver what they are."""
+        found = {_name(address): _fds(servers) for address, servers in self._servers.items()}
+        if self._control is not None:
+            found[f"{CONTROL} {self._path}"] = _fds([self._control])
+        return found
 
     def close(self) -> None:
         """Take the name of the control socket away; the sockets end with the process.
@@ -91,3 +126,11 @@ class Listeners:
         if self._control is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
+
+
+def _name(address: Address) -> str:
+    return f"listen {address}"
+
+
+def _fds(servers: Iterable[asyncio.Server]) -> list[int]:
+    return [sock.fileno() for server in servers for sock in server.sockets]

@@ -11,6 +11,7 @@ import secrets
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cmappd import __version__
@@ -24,15 +25,19 @@ from cmappd.server.listeners import Listeners
 from cmappd.server.load import Loader
 from cmappd.server.peer import Office
 from cmappd.server.registry import Registry
+from cmappd.server.rehearsal import rehearse
 from cmappd.server.reload import Reloader
 from cmappd.server.store import Record, Store, definitions
-from cmappd.server.world import World
+from cmappd.server.succession import Lock, hand_over
+from cmappd.server.upgrade import REHEARSE, Upgrader
+from cmappd.server.world import TOLD_TO_END, World
 from cmappd.system import files, limits
+from cmappd.system.handover import Handover, receive
 from cmappd.system.hierarchy import Hierarchy
 from cmappd.system.notify import notify, watchdog_interval
 from cmappd.system.proc import snapshot
 from cmappd.system.process import become_supervisor
-from cmappd.system.signals import Signals
+from cmappd.system.signals import Signals, deafen
 from cmappd.system.tree import Forest
 from cmappd.system.watch import Watcher
 
@@ -44,13 +49,17 @@ OBSERVE_EVERY = 30  # sweeps between two looks at the trees, and at what could n
 
 def main() -> None:
     """The program."""
+    given = receive()
     options = _parse(sys.argv[1:])
     # Where the watchdog's SIGABRT found us, and why we crashed, goes to the log.
     faulthandler.enable()
     try:
         loader = Loader(os.path.abspath(options.config))
         config = loader.load()
-        asyncio.run(_serve(loader, config))
+        if options.rehearse:
+            rehearse(_paths(config).state_directory, _boot_id(), config)
+            return
+        asyncio.run(_serve(loader, config, given))
     except ConfigError as error:
         print(f"cmappserver: {error}", file=sys.stderr)
         sys.exit(EX_CONFIG)
@@ -66,28 +75,31 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}"
     )
+    parser.add_argument(REHEARSE, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"cmappserver {__version__}")
     return parser.parse_args(arguments)
 
 
-async def _serve(loader: Loader, config: Config) -> None:
-    world, control, records = _prepare(config)
+async def _serve(loader: Loader, config: Config, given: Handover) -> None:
+    world, lock, records = _prepare(config, given)
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(initializer=deafen))
     loop.set_exception_handler(lambda _loop, context: _complain(world.log, context))
     signals = Signals(loop)
     signals.on(signal.SIGCHLD, world.reaper.reap)
     registry = Registry(world, loader.recall(definitions(records)), records)
     reloader = Reloader(world, loader, registry)
-    office = Office(world, registry, reloader)
+    fate = _Fate(signals, registry, reloader)
+    office = Office(world, registry, reloader, Upgrader(world, registry, fate.replace))
     connections = Connections(office)
-    listeners = Listeners(office, connections)
+    listeners = Listeners(office, connections, given)
     reloader.serve = listeners.serve
-    # Before anything is launched: what is running then is stopped in order, too.
-    ended = _obey(signals, registry, reloader)
+    loop.call_soon(world.reaper.reap)  # whose end was not told us, but to who was in our place
     watcher = Watcher(loader.watched(), lambda text: world.log.warning("%s", text))
     try:
-        await listeners.open_control(control)
+        await listeners.open_control(_paths(config).control)
         await reloader.begin()
+        given.close()
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_follow(watcher, loader, reloader)),
@@ -96,8 +108,10 @@ async def _serve(loader: Loader, config: Config) -> None:
             ]
             world.log.info("cmappserver %s is ready, pid %d", __version__, os.getpid())
             notify("READY=1")
-            await ended.wait()
-            if registry.config.server.on_shutdown == "keep":
+            await fate.known.wait()
+            if fate.replaced:
+                await hand_over(world, registry, connections, listeners, watcher, signals, lock)
+            elif registry.config.server.on_shutdown == "keep":
                 _leave(world, connections)
             else:
                 await _end(world, registry, connections, listeners)
@@ -115,16 +129,24 @@ async def _serve(loader: Loader, config: Config) -> None:
 # The start ---------------------------------------------------------------------------
 
 
-def _prepare(config: Config) -> tuple[World, str, dict[str, Record]]:
-    """The ground to stand on, the path of the control socket, and what was before.
+def _paths(config: Config) -> files.Paths:
+    """Where everything is that this configuration does not say otherwise."""
+    paths = files.default_paths(os.geteuid() == 0, os.environ)
+    state = config.server.state_directory or paths.state_directory
+    control = config.server.control or os.path.join(state, "control.sock")
+    return paths._replace(state_directory=state, control=control)
+
+
+def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Record]]:
+    """The ground to stand on, the lock that says it is ours, and what was before.
 
     Raises CmappdError.
     """
     logger = log.set_up(config.server.log_format)
-    paths = files.default_paths(os.geteuid() == 0, os.environ)
-    state = config.server.state_directory or paths.state_directory
+    paths = _paths(config)
+    state = paths.state_directory
     files.private_directory(state)
-    files.lock(os.path.join(state, "lock"))
+    lock = _lock(os.path.join(state, "lock"), given)
     become_supervisor()
     limits.raise_open_files()
     epoch, boot_id = secrets.token_hex(4), _boot_id()
@@ -149,7 +171,14 @@ def _prepare(config: Config) -> tuple[World, str, dict[str, Record]]:
         leftovers=find_leftovers(state, epoch, {record.epoch for record in records.values()}),
         cgroups={one.run: one for one in hierarchy.leftovers()} if hierarchy else {},
     )
-    return world, config.server.control or os.path.join(state, "control.sock"), records
+    return world, lock, records
+
+
+def _lock(path: str, given: Handover) -> Lock:
+    """The lock of the state directory, which who was in our place may hold for us already."""
+    name = f"lock {path}"
+    held = given.take(name)
+    return name, held[0] if held else files.lock(path)
 
 
 def _boot_id() -> str:
@@ -200,19 +229,33 @@ async def _feed_watchdog() -> None:
         await asyncio.sleep(interval / 2)
 
 
-def _obey(signals: Signals, registry: Registry, reloader: Reloader) -> asyncio.Event:
-    """SIGTERM and SIGINT end in order, a second one kills, SIGHUP reloads."""
-    ended = asyncio.Event()
+class _Fate:
+    """How this program ends: by a signal, or replaced by another version.
 
-    def end() -> None:
-        if ended.is_set():
-            registry.kill()
-        ended.set()
+    SIGTERM and SIGINT end in order, a second one kills, SIGHUP reloads.
+    """
 
-    signals.on(signal.SIGTERM, end)
-    signals.on(signal.SIGINT, end)
-    signals.on(signal.SIGHUP, lambda: reloader.ask(0, lambda _reply: None))
-    return ended
+    def __init__(self, signals: Signals, registry: Registry, reloader: Reloader) -> None:
+        self.known = asyncio.Event()
+        self.replaced = False
+        self._signals = signals
+        self._registry = registry
+        # Before anything is launched: what is running then is stopped in order, too.
+        signals.on(signal.SIGTERM, self._end)
+        signals.on(signal.SIGINT, self._end)
+        signals.on(signal.SIGHUP, lambda: reloader.ask(0, lambda _reply: None))
+
+    def _end(self) -> None:
+        if self.known.is_set():
+            self._registry.kill()
+        self.known.set()
+
+    def replace(self) -> None:
+        """Let the new program have the signals that come from now on, and the children's ends."""
+        if not self.known.is_set():
+            self._signals.postpone()
+            self.replaced = True
+            self.known.set()
 
 
 # The end -----------------------------------------------------------------------------
@@ -222,7 +265,7 @@ def _leave(world: World, connections: Connections) -> None:
     """End without the applications: the next cmappserver takes them up."""
     world.log.info("ending: the applications run on")
     notify("STOPPING=1")
-    world.ending = True
+    world.ending = TOLD_TO_END
     connections.close()
     if world.hierarchy is not None:
         _make_way(world.hierarchy, world.log)

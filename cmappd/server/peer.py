@@ -24,6 +24,7 @@ from cmappd.core.messages import (
     Status,
     Stop,
     Text,
+    Upgrade,
     Welcome,
 )
 from cmappd.core.session import Identity, Session
@@ -33,6 +34,7 @@ from cmappd.server.items import Parted, Said
 from cmappd.server.registry import Registry
 from cmappd.server.reload import Reloader
 from cmappd.server.supervisor import Supervisor
+from cmappd.server.upgrade import Upgrader
 from cmappd.server.world import World
 
 # A piece of a log; in JSON no character takes more than six bytes.
@@ -43,12 +45,15 @@ LOG_SIZE = 1024 * 1024
 class Office:
     """What every peer is served with."""
 
-    __slots__ = ("registry", "reloader", "world")
+    __slots__ = ("registry", "reloader", "upgrader", "world")
 
-    def __init__(self, world: World, registry: Registry, reloader: Reloader) -> None:
+    def __init__(
+        self, world: World, registry: Registry, reloader: Reloader, upgrader: Upgrader
+    ) -> None:
         self.world = world
         self.registry = registry
         self.reloader = reloader
+        self.upgrader = upgrader
 
 
 class Peer:
@@ -172,6 +177,8 @@ class Peer:
                 self._status(message)
             case Reload(seq):
                 self._office.reloader.ask(seq, self.send)
+            case Upgrade(seq):
+                self._office.upgrader.ask(seq, self.send)
             case Logs():
                 self._logs(message)
             case Claim() | Stop() | Start() | Restart():
@@ -204,7 +211,7 @@ class Peer:
             return Refused(seq, "denied", f"{self.name} may not drive '{app}' in this guest")
         supervisor = registry.find(app)
         if self._office.world.ending and (supervisor is None or not isinstance(message, Stop)):
-            return Refused(seq, "operator", "cmappserver has been told to end")
+            return Refused(seq, "operator", self._office.world.ending)
         if supervisor is None or _lacks_definition(supervisor, message):
             problem = registry.problem(app)
             if problem:

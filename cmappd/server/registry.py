@@ -15,7 +15,7 @@ from cmappd.server.items import Mended
 from cmappd.server.leftovers import find_run
 from cmappd.server.store import Record, RecordError
 from cmappd.server.supervisor import Supervisor
-from cmappd.server.world import World
+from cmappd.server.world import TOLD_TO_END, World
 
 DELIVERY_TIMEOUT = 5.0  # seconds for managers to acknowledge results when we end
 
@@ -160,7 +160,7 @@ class Registry:
 
         Managers that are connected then have some time to acknowledge their results.
         """
-        self._world.ending = True
+        self._world.ending = TOLD_TO_END
         for supervisor in self._supervisors.values():
             supervisor.post(Stop(Cause.SHUTDOWN))
         while self._tasks:

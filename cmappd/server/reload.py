@@ -54,11 +54,11 @@ class Reloader:
         """What has changed, in a sentence, and what is wrong with the files."""
         async with self._lock:
             if self._world.ending:
-                return NOTHING, ["cmappserver has been told to end"]
+                return NOTHING, [self._world.ending]
             # In a thread: reading a thousand stanzas may not hold up the supervision.
             config = await asyncio.to_thread(self._loader.load)
             if self._world.ending:  # the applications are leaving
-                return NOTHING, ["cmappserver has been told to end"]
+                return NOTHING, [self._world.ending]
             plan = self._registry.apply(config)
             self.service_problems = await self.serve(config)
             problems, summary = self._all_problems(config), summarize(plan)

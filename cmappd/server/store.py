@@ -151,14 +151,23 @@ class Store:
             try:
                 record = self._read(path)
             except RecordError as error:
-                os.rename(path, path + REFUSED)
-                refused[name] = f"its record is put aside as {path + REFUSED}: {error}"
+                refused[name] = f"{_put_aside(path)}: {error}"
                 continue
             if record is not None:
                 records[name] = record
             else:
                 self.forget(name)
         return records, refused
+
+    def unreadable(self) -> dict[str, str]:
+        """What is wrong with the records that `load` would refuse; nothing is changed."""
+        wrong = {}
+        for name in self._names():
+            try:
+                self._read(self._path(name))
+            except RecordError as error:
+                wrong[name] = str(error)
+        return wrong
 
     def _names(self) -> Iterator[str]:
         for entry in sorted(os.listdir(self._directory)):
@@ -167,8 +176,11 @@ class Store:
 
     def _read(self, path: str) -> Record | None:
         """The record in a file; None if it is of an earlier boot. Raises RecordError."""
-        with open(path, "rb") as file:
-            data = file.read()
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise RecordError(f"it cannot be read: {error.strerror}") from None
         try:
             head = msgspec.json.decode(data, type=_Head)
             if head.version > VERSION:
@@ -184,3 +196,12 @@ class Store:
 
     def _path(self, name: str) -> str:
         return os.path.join(self._directory, name + SUFFIX)
+
+
+def _put_aside(path: str) -> str:
+    """Give a record of no use another name, and say so; one that cannot be renamed stays."""
+    try:
+        os.rename(path, path + REFUSED)
+    except OSError as error:
+        return f"its record {path} cannot be put aside ({error.strerror})"
+    return f"its record is put aside as {path + REFUSED}"

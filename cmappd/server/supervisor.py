@@ -114,33 +114,40 @@ class Supervisor:
                     await asyncio.sleep(0)
                 self._handle(item)
         finally:
-            self.save()
-            self.runner.close(remove=self.at_rest)
             self._leave()
+            self.save(always=True)
+            self.runner.close(remove=self.at_rest)
 
     def _leave(self) -> None:
-        """Nobody may wait for an answer that will not come."""
+        """What has happened is to be in the record; and nobody may wait in vain for an answer."""
         self._left = True
-        for item in self._inbox.drain():
-            if isinstance(item, Said):
-                self._turn_away(item)
+        while not self._inbox.empty:
+            for item in self._inbox.drain():
+                if isinstance(item, Said):
+                    self._turn_away(item)
+                else:
+                    self._handle(item)
+        self._waiting.dismiss(*self._why_not())
 
     def _turn_away(self, said: Said) -> None:
         seq = said.message.seq
         if isinstance(said.message, Ack | Release):
             said.link.send(Done(seq))
-        elif self._world.ending:
-            said.link.send(Refused(seq, "operator", "cmappserver has been told to end"))
         else:
-            text = f"there is no application '{self.app.name}' in this guest any more"
-            said.link.send(Refused(seq, "unknown-app", text))
+            said.link.send(Refused(seq, *self._why_not()))
+
+    def _why_not(self) -> tuple[str, str]:
+        """Why nothing can be asked of it any more: the reason, and a sentence."""
+        if self._world.ending:
+            return "operator", self._world.ending
+        return "unknown-app", f"there is no application '{self.app.name}' in this guest any more"
 
     def _has_left(self) -> bool:
         if not self.at_rest:
             return False
         if self._world.ending and self.custody.link is None:
             return True
-        leaving = self.app.removed or self._world.ending
+        leaving = self.app.removed or bool(self._world.ending)
         return leaving and self.custody.undelivered is None
 
     def _handle(self, item: Item | None) -> None:
@@ -313,9 +320,9 @@ class Supervisor:
         if self.app.definition.manager.on_lost == "stop":
             self.save()
 
-    def save(self) -> None:
-        """Keep what is to survive us, if it has changed."""
-        self._keeper.save(self.app, self.custody, self.runner, self.notes)
+    def save(self, *, always: bool = False) -> None:
+        """Keep what is to survive us, if it has changed; or ``always``, with all that is known."""
+        self._keeper.save(self.app, self.custody, self.runner, self.notes, always=always)
 
     # What others see -----------------------------------------------------------------
 

@@ -62,6 +62,12 @@ class WaitingRoom:
         """Whoever is gone waits no more."""
         self._waiting = [one for one in self._waiting if one.link is not link]
 
+    def dismiss(self, reason: str, text: str) -> None:
+        """Refuse all of them."""
+        for one in self._waiting:
+            one.link.send(Refused(one.seq, reason, text))
+        self._waiting.clear()
+
     def answer(self, app: App) -> None:
         """Answer those that have waited long enough."""
         waiting, self._waiting = self._waiting, []

@@ -11,6 +11,8 @@ from cmappd.system.hierarchy import Hierarchy
 from cmappd.system.reaper import Reaper
 from cmappd.system.tree import Forest
 
+TOLD_TO_END = "cmappserver has been told to end"
+
 
 @dataclass(slots=True)
 class World:
@@ -32,7 +34,7 @@ class World:
     cgroups: dict[str, Cgroup] = field(default_factory=dict)
     # Runs whose main process has ended and whose tree has not: whom to tell of an orphan's end.
     lingering: dict[str, Callable[[], None]] = field(default_factory=dict)
-    ending: bool = False  # cmappserver was told to end: nothing is started any more
+    ending: str = ""  # why nothing is started any more: cmappserver ends, or is replaced
     reaper: Reaper = field(init=False)
 
     def __post_init__(self) -> None:

@@ -23,6 +23,8 @@ from cmappd.system.limits import prefix, room_for
 from cmappd.system.proc import Identity as Identity  # part of what this module offers
 from cmappd.system.proc import read_stat
 
+HEARD = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -240,12 +242,13 @@ def send(identity: Identity, signum: int) -> bool:
 def become_supervisor() -> None:
     """Prepare this process to launch others; call it once, before the first.
 
-    Orphaned descendants become our children (PR_SET_CHILD_SUBREAPER(2const)), what we were
-    told to ignore, the launched do not ignore, and we hear the signals that were blocked when
-    we were started: a mask is inherited, and SIGCHLD and SIGTERM would never come.
+    Orphaned descendants become our children (PR_SET_CHILD_SUBREAPER(2const)), and what we were
+    told to ignore, the launched do not ignore. Of the signals that were blocked when we were
+    started, since a mask is inherited, those that we will hear stay blocked until there are
+    handlers (`signals`); before, they would kill. They must be there before the first launch.
     """
     _stop_ignoring()
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals() - HEARD)
     if _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -9,6 +9,7 @@ thousand processes die at once, that stops the whole process for ever.
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ class Signals:
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._before: dict[int, Any] = {}
         self._noted: set[int] = set()
+        self._postponed = False
         # What is in the pipe is of no interest: a byte wakes the loop, and then Python runs
         # the handlers of all signals that have come.
         self._reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -28,10 +30,24 @@ class Signals:
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
 
     def on(self, signum: int, callback: Callable[[], None]) -> None:
-        """Call back, on the loop, after one or more of these signals."""
+        """Call back, on the loop, after one or more of these signals; it is heard from now on."""
         self._callbacks[signum] = callback
         before = signal.signal(signum, self._note)
         self._before.setdefault(signum, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
+
+    def postpone(self) -> None:
+        """Call back no more: what comes now is for the program that is executed next."""
+        self._postponed = True
+
+    def pass_on(self) -> None:
+        """Block what this heard, and have what was postponed wait for the next program.
+
+        Mask and waiting signals outlive execve(2); in between no signal is lost, and none kills.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._callbacks)
+        for signum in tuple(self._noted):
+            signal.pthread_kill(threading.get_ident(), signum)
 
     def close(self) -> None:
         """Handle signals as before."""
@@ -48,8 +64,15 @@ class Signals:
             self._loop.call_soon_threadsafe(self._call, signum)
 
     def _call(self, signum: int) -> None:
+        if self._postponed:
+            return
         self._noted.discard(signum)
         self._callbacks[signum]()
 
     def _drain(self) -> None:
         os.read(self._reading, 65536)
+
+
+def deafen() -> None:
+    """Have no signal delivered to this thread: the main one alone is to take them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

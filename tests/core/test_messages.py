@@ -25,6 +25,7 @@ ALLOWED = {
     "Restart": {"seq", "app"},
     "Maintain": {"seq", "app", "seconds", "reason"},
     "Reload": {"seq"},
+    "Upgrade": {"seq"},
     "Logs": {"seq", "app", "lines"},
     "Welcome": {"seq", "software", "guest", "boot_id", "epoch"},
     "State": {"seq", "status", "boot_id", "epoch"},
@@ -91,7 +92,7 @@ def test_every_message_of_the_module_is_a_request_or_a_reply() -> None:
 def test_tags_are_the_names_in_lower_case_and_unique() -> None:
     tags = [kind.__struct_config__.tag for kind in (*REQUESTS, *REPLIES)]
     assert tags == [kind.__name__.lower() for kind in (*REQUESTS, *REPLIES)]
-    assert len(tags) == len(set(tags)) == 18
+    assert len(tags) == len(set(tags)) == 19
     assert {kind.__struct_config__.tag_field for kind in (*REQUESTS, *REPLIES)} == {"type"}
 
 

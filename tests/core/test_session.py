@@ -30,6 +30,7 @@ from cmappd.core.messages import (
     Status,
     Stop,
     Text,
+    Upgrade,
     Welcome,
 )
 from cmappd.core.session import Identity, Session, Stage
@@ -76,6 +77,7 @@ LEGAL: dict[Stage, dict[type[Any], Stage]] = {
         Restart: IDLE,
         Maintain: IDLE,
         Reload: IDLE,
+        Upgrade: IDLE,
         Logs: IDLE,
         State: IDLE,
         Text: IDLE,
@@ -159,6 +161,7 @@ CLOSING: dict[type[Message], tuple[tuple[type[Message], ...], ...]] = {
     Restart: ((Done,), (Refused,)),
     Maintain: ((Done,), (Refused,)),
     Reload: ((Done,), (Refused,)),
+    Upgrade: ((Done,), (Refused,)),
     Logs: ((Text, Text, Done), (Refused,)),
 }
 
@@ -252,7 +255,7 @@ def test_whatever_a_peer_says_is_taken_or_is_its_fault(words: list[tuple[Any, in
 # Identities --------------------------------------------------------------------------
 
 ONLY_MANAGERS = {Claim, Poll, Ack, Release}
-ONLY_ADMINISTRATORS = {Start, Restart, Maintain, Reload, Logs}
+ONLY_ADMINISTRATORS = {Start, Restart, Maintain, Reload, Upgrade, Logs}
 
 
 @pytest.mark.parametrize("kind", get_args(Request))

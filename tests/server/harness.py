@@ -168,6 +168,7 @@ class Client:
     def greet(self) -> Welcome:
         reply = self.ask(Hello(self.next(), "test", self.instance))
         assert isinstance(reply, Welcome), reply
+        self.greeted = reply
         return reply
 
     def claim(self, app: str, *, run: str | None = None, takeover: bool = False) -> Reply:
@@ -229,6 +230,7 @@ class Guest:
         self.authority = Authority(folder / "pki")
         self.identity = self.authority.guest("guest1", end=timedelta(days=90))
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+        self.interpreter = sys.executable
         self.managers = managers
         self.server = server
         self.process: subprocess.Popen[bytes] | None = None
@@ -268,7 +270,7 @@ class Guest:
         """Run the program; its log goes on in the same file."""
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, "--config", str(self.config)],
+                [self.interpreter, "-c", PROGRAM, "--config", str(self.config)],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

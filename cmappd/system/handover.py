@@ -1,0 +1,64 @@
+"""Executing a program in the place of this one, and what it is given: open files, by name.
+
+The pid stays, and with it the children, whose exit statuses can be waited for, the subreaper, and
+what a service manager knows. Files that must not be closed in between, sockets that listen and a
+lock, stay open as well; what they are stands in an environment variable until it is read.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+VARIABLE = "CMAPPD_HANDOVER"
+
+
+def own_command(*more: str) -> tuple[str, ...]:
+    """The command line of this program, with more words at its end."""
+    return (sys.executable or sys.orig_argv[0], *sys.orig_argv[1:], *more)
+
+
+def execute(command: tuple[str, ...], passed: Mapping[str, Sequence[int]]) -> NoReturn:
+    """Become this program, with these descriptors and the environment. Raises OSError."""
+    for fds in passed.values():
+        for fd in fds:
+            os.set_inheritable(fd, True)
+    meant = {"pid": os.getpid(), "passed": {name: list(fds) for name, fds in passed.items()}}
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    environment = {**os.environ, VARIABLE: json.dumps(meant)}
+    os.execve(command[0], command, environment)  # noqa: S606
+
+
+class Handover:
+    """What this program was given by the one before it; nothing, after a usual start."""
+
+    def __init__(self, passed: Mapping[str, Sequence[int]]) -> None:
+        self._passed = {name: list(fds) for name, fds in passed.items()}
+
+    def take(self, name: str) -> list[int]:
+        """The descriptors of this name, which are the caller's from here on."""
+        return self._passed.pop(name, [])
+
+    def close(self) -> None:
+        """Close what nobody has taken."""
+        for fds in self._passed.values():
+            for fd in fds:
+                os.close(fd)
+        self._passed.clear()
+
+
+def receive() -> Handover:
+    """What was passed; to be called once, before anything is launched that could inherit it.
+
+    The variable of another process says nothing of our descriptors, and is left out.
+    """
+    text = os.environ.pop(VARIABLE, "")
+    meant = json.loads(text) if text else {}
+    passed = meant["passed"] if meant.get("pid") == os.getpid() else {}
+    for fds in passed.values():
+        for fd in fds:
+            os.set_inheritable(fd, False)
+    return Handover(passed)
