@@ -12,6 +12,7 @@ from cmappd.core.follow.actions import ATTEMPT, FIRST_RETRY, LAST_RETRY, Failure
 from cmappd.core.follow.verdicts import refusal
 from cmappd.core.messages import Claim, Done, Ended, Hello, Message, Refused, Reply, State, Welcome
 
+LONGEST_WAIT = 3600.0  # seconds in one poll(2); whoever waits for longer waits again
 Opener = Callable[[float, float], Link]  # now and until, monotonic seconds
 
 
@@ -92,7 +93,7 @@ def wait(link: Link, until: float) -> list[Reply]:
             left = min(left, link.deadline - time.monotonic())
         poller = select.poll()
         poller.register(link, link.events())
-        poller.poll(max(0, math.ceil(left * 1000)))
+        poller.poll(max(0, math.ceil(min(left, LONGEST_WAIT) * 1000)))
 
 
 def call(opener: Opener, software: str, instance: str, until: float, chance: float) -> Call:

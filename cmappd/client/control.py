@@ -3,6 +3,7 @@
 The quick verbs import neither asyncio nor pydantic; ``check`` and ``pki`` import what they need.
 """
 
+import math
 import os
 import socket
 import sys
@@ -21,6 +22,7 @@ from cmappd.core.messages import (
     Logs,
     Message,
     Reload,
+    Reopen,
     Reply,
     Restart,
     Start,
@@ -214,9 +216,27 @@ def _connect_to_another(asked: "Namespace", epoch: str, until: float) -> Call:
 
 def _logs(asked: "Namespace") -> int:
     call = _connect(asked)
-    for reply in _ask(call, Logs(call.seq(), asked.app, asked.lines), timeout=30.0):
-        if isinstance(reply, Text):
-            sys.stdout.write(reply.text)
+    request = Logs(call.seq(), asked.app, asked.lines, asked.follow)
+    try:
+        for reply in _ask(call, request, timeout=math.inf if asked.follow else 30.0):
+            if isinstance(reply, Text) and reply.remark:
+                _complain(reply.text, FAILED)
+            elif isinstance(reply, Text):
+                sys.stdout.write(reply.text)
+                if asked.follow:
+                    sys.stdout.flush()
+    except LinkError as error:
+        if not asked.follow:
+            raise
+        raise UnreachableError(f"cmappserver went away: {error}") from None
+    return 0
+
+
+def _reopen(asked: "Namespace") -> int:
+    call = _connect(asked)
+    for reply in _ask(call, Reopen(call.seq(), tuple(asked.apps)), timeout=30.0):
+        if isinstance(reply, Done):
+            print(printable(reply.text))
     return 0
 
 
@@ -267,6 +287,7 @@ _VERBS: dict[str, Callable[["Namespace"], int]] = {
     "reload": _reload,
     "upgrade": _upgrade,
     "logs": _logs,
+    "reopen": _reopen,
     "version": _version,
     "check": _check,
     "pki": _pki,

@@ -79,6 +79,8 @@ def _notes(status: AppStatus) -> list[str]:
         notes.append(wording.oom_text(status.oom_kills))
     if status.survivors:
         notes.append(f"left: pid {', '.join(map(str, status.survivors))}")
+    if status.log_dropped:
+        notes.append(f"{status.log_dropped} lines of its log were dropped")
     if status.problem:
         notes.append(f"problem: {status.problem}")
     if status.last is not None and status.phase in (Phase.FAILED, Phase.BACKOFF):

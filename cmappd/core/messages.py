@@ -113,10 +113,20 @@ class Upgrade(Message, frozen=True, tag="upgrade"):
 
 
 class Logs(Message, frozen=True, tag="logs"):
-    """The last ``lines`` lines of the log of ``app``. From the administrator only."""
+    """The last ``lines`` lines of the log of ``app``; with ``follow`` all that comes after them.
+
+    Then it is answered when there is nothing more to follow. From the administrator only.
+    """
 
     app: str
     lines: int = 10
+    follow: bool = False
+
+
+class Reopen(Message, frozen=True, tag="reopen"):
+    """Open the logs of ``apps``, or of all, anew. From the administrator only."""
+
+    apps: tuple[str, ...] = ()
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
@@ -168,6 +178,7 @@ class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     maintenance: MaintenanceNotice | None = None
     problem: str = ""  # why its stanza is not in force, or its log not written
     last: Outcome | None = None  # how its last run ended
+    log_dropped: int = 0  # lines of its log that could not be written
 
 
 class State(Message, frozen=True, tag="state"):
@@ -192,9 +203,10 @@ class Ended(Message, frozen=True, tag="ended"):
 
 
 class Text(Message, frozen=True, tag="text"):
-    """A piece of a log."""
+    """A piece of a log; or with ``remark`` a line about the log, for the person who reads it."""
 
     text: str
+    remark: bool = False
 
 
 class Done(Message, frozen=True, tag="done"):
@@ -228,5 +240,6 @@ Request = (
     | Reload
     | Upgrade
     | Logs
+    | Reopen
 )
 Reply = Welcome | State | Ended | Text | Done | Refused

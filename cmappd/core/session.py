@@ -32,6 +32,7 @@ from cmappd.core.messages import (
     Refused,
     Release,
     Reload,
+    Reopen,
     Restart,
     Start,
     State,
@@ -64,6 +65,7 @@ _STAY_IDLE = (
     Reload,
     Upgrade,
     Logs,
+    Reopen,
     State,
     Text,
     Done,
@@ -90,7 +92,7 @@ TABLE: Mapping[tuple[Stage, type[Message]], Stage] = {
     (Stage.RELEASING, Done): Stage.IDLE,
 }
 
-ADMINISTRATION = (Start, Restart, Maintain, Reload, Upgrade, Logs)
+ADMINISTRATION = (Start, Restart, Maintain, Reload, Upgrade, Logs, Reopen)
 
 
 class Session:

@@ -215,6 +215,12 @@ class ControlConnection(asyncio.Protocol):
             return
         self._transport.write(data)
 
+    def pause_writing(self) -> None:
+        self._peer.reader.pause()
+
+    def resume_writing(self) -> None:
+        self._peer.reader.resume()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._peer.parted()
 

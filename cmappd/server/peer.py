@@ -17,29 +17,28 @@ from cmappd.core.messages import (
     Refused,
     Release,
     Reload,
+    Reopen,
     Request,
     Restart,
     Start,
     State,
     Status,
     Stop,
-    Text,
     Upgrade,
     Welcome,
 )
 from cmappd.core.session import Identity, Session
-from cmappd.errors import CmappdError, LocalProtocolError, ProtocolError
+from cmappd.errors import LocalProtocolError, ProtocolError
 from cmappd.server.cgroups import about
 from cmappd.server.items import Parted, Said
+from cmappd.server.logs import Reader
 from cmappd.server.registry import Registry
 from cmappd.server.reload import Reloader
 from cmappd.server.supervisor import Supervisor
 from cmappd.server.upgrade import Upgrader
 from cmappd.server.world import World
 
-# A piece of a log; in JSON no character takes more than six bytes.
-TEXT_SIZE = 8 * 1024
-LOG_SIZE = 1024 * 1024
+TEXT_SIZE = 8 * 1024  # characters; in JSON none takes more than six bytes
 
 
 class Office:
@@ -77,6 +76,7 @@ class Peer:
         "instance",
         "last_heard",
         "over",
+        "reader",
     )
 
     def __init__(
@@ -97,6 +97,7 @@ class Peer:
         self._owned: Supervisor | None = None  # of the application it has claimed
         self._asked: set[Supervisor] = set()  # who must hear when the connection ends
         self._unanswered: set[int] = set()
+        self.reader = Reader(office.registry, self.send)
         self.instance = ""
         self.last_heard = time.monotonic()
         self.over = False  # it is being cut: nothing more that it says counts
@@ -149,6 +150,7 @@ class Peer:
         """The connection has ended."""
         for supervisor in self._asked:
             supervisor.post(Parted(self))
+        self.reader.close()
 
     def receive(self, data: bytes) -> None:
         """Take what the peer has sent; a peer that breaks the rules is told so and cut."""
@@ -180,7 +182,9 @@ class Peer:
             case Upgrade(seq):
                 self._office.upgrader.ask(seq, self.send)
             case Logs():
-                self._logs(message)
+                self.reader.read(message)
+            case Reopen():
+                self.reader.reopen(message)
             case Claim() | Stop() | Start() | Restart():
                 self._ask(message)
             case Poll(seq):
@@ -252,20 +256,6 @@ class Peer:
         office = self._office
         general = [str(one) for one in office.registry.config.problems if one.app is None]
         return "\n".join(general + office.reloader.service_problems)[:TEXT_SIZE]
-
-    def _logs(self, message: Logs) -> None:
-        supervisor = self._office.registry.find(message.app)
-        if supervisor is None:
-            text = f"there is no application '{message.app}' in this guest"
-            self.send(Refused(message.seq, "unknown-app", text))
-            return
-        try:
-            text = supervisor.runner.output.read(supervisor.app.definition, message.lines, LOG_SIZE)
-        except CmappdError as error:
-            self.send(Refused(message.seq, "usage", str(error)))
-            return
-        pieces = [text[at : at + TEXT_SIZE] for at in range(0, len(text), TEXT_SIZE)]
-        self.send(*(Text(message.seq, piece) for piece in pieces), Done(message.seq))
 
 
 def _lacks_definition(supervisor: Supervisor, message: Request) -> bool:

@@ -180,13 +180,15 @@ class Runner:
 
     # What it is no use to go on with ----------------------------------------------------
 
-    def heed(self, app: App) -> None:
+    def heed(self, before: App, app: App) -> None:
         """End what is under way and of no use any more in this state of the application."""
         self._main_is_known = app.run is not None and app.run.pid is not None
         if app.run is None:
             self.notices.close(remove=True)
         self.checks.heed(app)
         self._search.heed(app)
+        if before.run is not None and (app.run is None or app.run.id != before.run.id):
+            self.output.finish()
 
     def close(self, remove: bool) -> None:
         """End the supervision; ``remove`` the FIFO, too, unless processes hold it."""

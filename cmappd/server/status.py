@@ -87,6 +87,7 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         removed=app.removed,
         problem="; ".join(filter(None, problems))[:PROBLEM_LENGTH],
         last=app.last,
+        log_dropped=runner.output.dropped,
     )
 
 

@@ -213,7 +213,7 @@ class Supervisor:
         self.app, actions = lifecycle.step(self.app, event, now)
         if self.app.phase is not before.phase:
             self.notes.since = time.time()
-        self.runner.heed(self.app)
+        self.runner.heed(before, self.app)
         for action in actions:
             self._act(action)
         for line in narrate(before, self.app, now):  # the cluster does not wait for our log

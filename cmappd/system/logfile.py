@@ -4,17 +4,16 @@ splice(2) moves the bytes from a pipe to the file inside the kernel: a server th
 between loses none and doubles none. With read and write, what was read is lost with the process.
 """
 
-import contextlib
 import errno
 import os
 import stat
 import time
-from itertools import pairwise
+from collections.abc import Callable
 
-# What one call moves: a pipe of the usual size.
-CHUNK = 65536
-# A line that ends later than this after the end of a full file is cut.
-LONGEST_CARRIED_LINE = 65536
+from cmappd.system import logpath
+from cmappd.system.lines import KEPT, Losses
+from cmappd.system.pipes import CHUNK, peek, take
+
 # Seconds between attempts on a disk that failed.
 RETRY_DELAY = 1.0
 
@@ -32,10 +31,8 @@ class LogFile:
 
     __slots__ = (
         "_backups",
-        "_dropped_bytes",
-        "_dropped_in_line",
-        "_dropped_lines",
         "_fd",
+        "_losses",
         "_max_size",
         "_owner",
         "_reason",
@@ -43,15 +40,20 @@ class LogFile:
         "_retry_at",
         "_rotate_at",
         "_size",
+        "listener",
         "path",
         "problem",
     )
+
+    pause = 0.0
+    elsewhere = ""
 
     def __init__(
         self, path: str, max_size: int, backups: int, owner: tuple[int, int] | None = None
     ) -> None:
         self.path = path
         self.problem: str | None = None
+        self.listener: Callable[[bytes], None] | None = None
         self._max_size = max_size
         self._backups = backups
         self._owner = owner
@@ -61,52 +63,67 @@ class LogFile:
         self._reason = ""
         self._retry_at = 0.0
         self._rotate_at = 0.0
-        self._dropped_bytes = 0
-        self._dropped_lines = 0
-        self._dropped_in_line = False
+        self._losses = Losses()
         self.reopen()
+
+    @property
+    def dropped(self) -> int:
+        """Lines that could not be written since the file was opened first."""
+        return self._losses.total
+
+    def move(self, pipe: int) -> int:
+        """Append what a non-blocking pipe holds, at most 64 KiB; how much that was, 0 for none."""
+        if self._regular and not self._losses:
+            try:
+                return self._splice(pipe)
+            except BlockingIOError:
+                return 0
+            except OSError:
+                # Nothing was moved. write() finds out why, or works where splice(2) does not.
+                pass
+        data = take(pipe)
+        self.write(data)
+        if self.listener is not None and data:
+            self.listener(data)
+        return len(data)
+
+    def _splice(self, pipe: int) -> int:
+        room = min(self._room(), CHUNK)
+        if self.listener is None:
+            return os.splice(pipe, self._fd, room, flags=os.SPLICE_F_NONBLOCK)
+        copy = peek(pipe)[:room]
+        if not copy:
+            return 0
+        moved = os.splice(pipe, self._fd, len(copy), flags=os.SPLICE_F_NONBLOCK)
+        self.listener(copy[:moved])
+        return moved
 
     def write(self, data: bytes) -> None:
         """Append `data`, which need not end with a whole line."""
-        if self._dropped_bytes or self._fd < 0:
+        if self._losses or self._fd < 0:
             data = self._recover(data)
         while data:
             head = data[: self._room()]
             done = self._append(head)
             data = data[done:]
             if done < len(head):
-                self._drop(data)
+                self._losses.add(data)
                 return
 
-    def move(self, pipe: int) -> int:
-        """Append what a non-blocking pipe holds, at most 64 KiB; how much that was, 0 for none."""
-        if self._regular and not self._dropped_bytes:
-            try:
-                room = min(self._room(), CHUNK)
-                return os.splice(pipe, self._fd, room, flags=os.SPLICE_F_NONBLOCK)
-            except BlockingIOError:
-                return 0
-            except OSError:
-                # Nothing was moved. write() finds out why, or works where splice(2) does not.
-                pass
-        try:
-            data = os.read(pipe, CHUNK)
-        except BlockingIOError:
-            return 0
-        self.write(data)
-        return len(data)
+    def finish(self) -> None:
+        """Nothing: what does not end with a whole line is in the file as well."""
 
     def reopen(self) -> None:
         """Open `path` anew, as after somebody moved it away; keep the old file if that fails."""
+        logpath.mend(self.path)
         try:
-            fd = _open_log(self.path, 0, self._owner)
+            fd = logpath.open_log(self.path, self._owner)
         except OSError as error:
             self._fail("open", error)
             return
         self._adopt(fd)
         self._retry_at = 0.0
-        if not self._dropped_bytes:
-            self.problem = None
+        self.problem = None
 
     def reconfigure(self, path: str, max_size: int, backups: int) -> None:
         """Take new settings. A new path is opened at once, and the old file stays where it is."""
@@ -116,18 +133,13 @@ class LogFile:
             self.path = path
             self.reopen()
 
-    def tail(self, lines: int, limit: int = 16384) -> str:
+    def tail(self, lines: int, limit: int = KEPT, waiting: bytes = b"") -> str:
         """The last `lines` lines, at most `limit` bytes, of this file and the one before it."""
-        text = _read_end(self.path, limit)
-        if text.count(b"\n") < lines and len(text) < limit:
-            text = _read_end(f"{self.path}.1", limit - len(text)) + text
-        last = text.removesuffix(b"\n").split(b"\n") if text else []
-        wanted = last[-lines:] if lines > 0 else []
-        return "".join(line.decode(errors="replace") + "\n" for line in wanted)
+        return logpath.tail(self.path, lines, limit)
 
     def close(self) -> None:
         """Close the file, after a last attempt to tell what was dropped."""
-        if self._dropped_bytes:
+        if self._losses:
             self._retry_at = 0.0
             self._recover(b"")
         if self._fd >= 0:
@@ -142,13 +154,40 @@ class LogFile:
         self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
         self._rotate_at = 0.0
 
+    # For a log in lines ----------------------------------------------------------------
+
+    def mark(self) -> tuple[int, int, int]:
+        """Which file this is, by device and inode, and where it ends."""
+        if self._fd < 0:
+            return 0, 0, 0
+        found = os.fstat(self._fd)
+        return found.st_dev, found.st_ino, found.st_size
+
+    def cut(self, mark: tuple[int, int, int]) -> None:
+        """Take away what was appended after a mark, if the file is still that one."""
+        *file, size = self.mark()
+        if self._regular and file == [*mark[:2]] and size > mark[2]:
+            os.ftruncate(self._fd, mark[2])
+
+    def make_room(self, size: int) -> None:
+        """Rotate if so many bytes would not fit, so that they are not divided among files."""
+        if not self._regular or time.monotonic() < self._rotate_at:
+            return
+        if self._measure() > 0 and self._size + size > self._max_size:
+            self._rotate()
+
+    # Writing ---------------------------------------------------------------------------
+
+    def _measure(self) -> int:
+        # Not O_APPEND, which splice(2) refuses: somebody else may have truncated the file.
+        self._size = os.lseek(self._fd, 0, os.SEEK_END)
+        return self._size
+
     def _room(self) -> int:
         """How much fits into the file, which is rotated when it is full; never 0."""
         if not self._regular:
             return CHUNK
-        # Not O_APPEND, which splice(2) refuses: somebody else may have truncated the file.
-        self._size = os.lseek(self._fd, 0, os.SEEK_END)
-        if self._size >= self._max_size and time.monotonic() >= self._rotate_at:
+        if self._measure() >= self._max_size and time.monotonic() >= self._rotate_at:
             self._rotate()
         room = self._max_size - self._size
         # A file that cannot be rotated takes more.
@@ -164,12 +203,6 @@ class LogFile:
             self._fail("write", error)
         return done
 
-    def _drop(self, data: bytes) -> None:
-        if data:
-            self._dropped_bytes += len(data)
-            self._dropped_lines += data.count(b"\n")
-            self._dropped_in_line = not data.endswith(b"\n")
-
     def _fail(self, action: str, error: OSError) -> None:
         self._reason = os.strerror(error.errno or errno.EIO)
         self.problem = f"cannot {action} {self.path}: {self._reason}"
@@ -182,39 +215,34 @@ class LogFile:
                 self.reopen()
             if self._fd >= 0:
                 return self._resume(data)
-        self._drop(data)
+        self._losses.add(data)
         return b""
 
     def _resume(self, data: bytes) -> bytes:
         """Tell what was dropped and go on with the next whole line; what is left of `data`."""
-        if self._dropped_in_line and data:
-            rest = data.find(b"\n") + 1 or len(data)
-            self._drop(data[:rest])
-            data = data[rest:]
+        if self._losses.in_line and data:
+            data = self._losses.finish_line(data)
             if not data:
                 return b""
-        if self._dropped_bytes:
+        if self._losses:
             notice = self._notice()
             if self._append(notice) < len(notice):
-                self._drop(data)
+                self._losses.add(data)
                 return b""
         self.problem = None
-        self._dropped_bytes = self._dropped_lines = 0
-        self._dropped_in_line = False
+        self._losses.told()
         return data
 
     def _notice(self) -> bytes:
-        lines = self._dropped_lines + self._dropped_in_line
-        lost = f"{lines} lines ({self._dropped_bytes} bytes)"
         self._room()
         line_end = "\n" if self._unfinished_line() else ""
-        return f"{line_end}cmappd: {lost} were dropped: {self._reason}\n".encode()
+        return f"{line_end}{self._losses.notice(self._reason)}\n".encode()
 
     def _unfinished_line(self) -> bytes:
         """What follows the last line end in the file; nothing if that is too long to carry over."""
         if not self._regular:
             return b""
-        length = min(self._size, LONGEST_CARRIED_LINE)
+        length = min(self._size, logpath.LONGEST_CARRIED_LINE)
         try:
             end = os.pread(self._fd, length, self._size - length)
         except OSError:
@@ -223,68 +251,13 @@ class LogFile:
 
     def _rotate(self) -> None:
         """Start a new file; on failure go on with the present one and try again later."""
-        fresh = f"{self.path}.new"
-        unfinished = self._unfinished_line()
+        beginning = self._unfinished_line()
         try:
-            # Written before anything is renamed: a full disk then changes nothing.
-            fd = _open_log(fresh, os.O_TRUNC, self._owner)
-            try:
-                if os.write(fd, unfinished) < len(unfinished):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                self._shift()
-                os.rename(fresh, self.path)
-            except OSError:
-                os.close(fd)
-                raise
+            fd = logpath.replace(self.path, self._backups, self._fd, beginning, self._owner)
         except OSError as error:
             self._fail("rotate", error)
             self._rotate_at = self._retry_at
             return
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._fd, self._size - len(unfinished))
         self._adopt(fd)
-        self._size = os.lseek(fd, 0, os.SEEK_END)
+        self._measure()
         self.problem = None
-
-    def _shift(self) -> None:
-        """Rename `path` to `path.1` and so on; the oldest is replaced."""
-        names = [self.path] + [f"{self.path}.{n}" for n in range(1, self._backups + 1)]
-        for older, newer in reversed(list(pairwise(names))):
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(older, newer)
-
-
-def _open_log(path: str, flags: int, owner: tuple[int, int] | None) -> int:
-    """A descriptor for writing at the end, and for reading the end; never waits."""
-    # O_NONBLOCK is for a path that names a FIFO or a terminal.
-    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-    fd = os.open(path, flags, 0o640)
-    try:
-        found = os.fstat(fd)
-        # In a directory of the application's user, a hard link would have us append to, or give
-        # away, any file on that file system.
-        if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), path)
-        if owner is not None and owner != (found.st_uid, found.st_gid):
-            os.fchown(fd, *owner)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _read_end(path: str, limit: int) -> bytes:
-    """At most `limit` bytes from the end of a regular file; nothing where it cannot be read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return b""
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            return b""
-        return os.pread(fd, limit, max(found.st_size - limit, 0))
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)

@@ -26,18 +26,28 @@ ALLOWED = {
     "Maintain": {"seq", "app", "seconds", "reason"},
     "Reload": {"seq"},
     "Upgrade": {"seq"},
-    "Logs": {"seq", "app", "lines"},
+    "Logs": {"seq", "app", "lines", "follow"},
+    "Reopen": {"seq", "apps"},
     "Welcome": {"seq", "software", "guest", "boot_id", "epoch"},
     "State": {"seq", "status", "boot_id", "epoch"},
     "Ended": {"seq", "app", "outcome", "health_output", "log_tail"},
-    "Text": {"seq", "text"},
+    "Text": {"seq", "text", "remark"},
     "Done": {"seq", "text", "about"},
     "Refused": {"seq", "reason", "text"},
     "AppStatus": {
         *("app", "goal", "phase", "description", "run", "pid", "since", "started", "health"),
         *("health_output", "owner", "owner_silent_for", "restarts", "restart_limit"),
         *("restart_window", "next_in", "confined", "survivors", "definition", "restart_pending"),
-        *("oom_kills", "removed", "maintenance", "problem", "last", "announced", "status_text"),
+        *(
+            "oom_kills",
+            "removed",
+            "maintenance",
+            "problem",
+            "last",
+            "announced",
+            "status_text",
+            "log_dropped",
+        ),
     },
     "MaintenanceNotice": {"by", "since", "until", "over_in", "reason"},
     "Outcome": {"run", "cause", "status", "success", "detail"},
@@ -92,7 +102,7 @@ def test_every_message_of_the_module_is_a_request_or_a_reply() -> None:
 def test_tags_are_the_names_in_lower_case_and_unique() -> None:
     tags = [kind.__struct_config__.tag for kind in (*REQUESTS, *REPLIES)]
     assert tags == [kind.__name__.lower() for kind in (*REQUESTS, *REPLIES)]
-    assert len(tags) == len(set(tags)) == 19
+    assert len(tags) == len(set(tags)) == 20
     assert {kind.__struct_config__.tag_field for kind in (*REQUESTS, *REPLIES)} == {"type"}
 
 

@@ -22,6 +22,7 @@ from cmappd.core.messages import (
     Refused,
     Release,
     Reload,
+    Reopen,
     Reply,
     Request,
     Restart,
@@ -79,6 +80,7 @@ LEGAL: dict[Stage, dict[type[Any], Stage]] = {
         Reload: IDLE,
         Upgrade: IDLE,
         Logs: IDLE,
+        Reopen: IDLE,
         State: IDLE,
         Text: IDLE,
         Done: IDLE,
@@ -163,6 +165,7 @@ CLOSING: dict[type[Message], tuple[tuple[type[Message], ...], ...]] = {
     Reload: ((Done,), (Refused,)),
     Upgrade: ((Done,), (Refused,)),
     Logs: ((Text, Text, Done), (Refused,)),
+    Reopen: ((Done,), (Refused,)),
 }
 
 
@@ -255,7 +258,7 @@ def test_whatever_a_peer_says_is_taken_or_is_its_fault(words: list[tuple[Any, in
 # Identities --------------------------------------------------------------------------
 
 ONLY_MANAGERS = {Claim, Poll, Ack, Release}
-ONLY_ADMINISTRATORS = {Start, Restart, Maintain, Reload, Upgrade, Logs}
+ONLY_ADMINISTRATORS = {Start, Restart, Maintain, Reload, Upgrade, Logs, Reopen}
 
 
 @pytest.mark.parametrize("kind", get_args(Request))

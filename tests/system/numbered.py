@@ -13,5 +13,5 @@ def lines(first: int, last: int) -> bytes:
 
 def whole(path: Path) -> bytes:
     """The log with its backups, the oldest first."""
-    backups = sorted(path.parent.glob(f"{path.name}.*"), key=lambda p: -int(p.suffix[1:]))
+    backups = sorted(path.parent.glob(f"{path.name}.[0-9]*"), key=lambda p: -int(p.suffix[1:]))
     return b"".join(p.read_bytes() for p in [*backups, path])

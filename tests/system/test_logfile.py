@@ -9,6 +9,7 @@ import pytest
 
 from cmappd.system import logfile
 from cmappd.system.logfile import LogFile
+from tests.system.killer import run_until_call
 from tests.system.numbered import line, lines, whole
 
 
@@ -173,7 +174,7 @@ def test_a_broken_disk_is_not_tried_with_every_write() -> None:
     for _ in range(1000):
         file.write(b"x\n")
     assert file._retry_at - before <= (time.monotonic() - before) + 2 * logfile.RETRY_DELAY
-    assert file._dropped_lines == 1001
+    assert file.dropped == 1001
     file.close()
 
 
@@ -236,3 +237,39 @@ def test_tail_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "log").unlink()
     assert file.tail(5) == ""
     file.close()
+
+
+@pytest.mark.parametrize("backups", [1, 3])
+@pytest.mark.parametrize("listening", [False, True])
+def test_killed_at_any_system_call_it_loses_and_doubles_nothing(
+    tmp_path: Path, backups: int, listening: bool
+) -> None:
+    """In each place of a rotation, in the middle of a line, and of the moves around it."""
+    text = b"".join(b"%03d %s\n" % (n, b"x" * (n % 23)) for n in range(30))  # ~ 480 bytes
+    path, fifo = tmp_path / "log", tmp_path / "fifo"
+
+    def serve() -> None:
+        pipe = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        file = LogFile(str(path), 700, backups)
+        if listening:
+            file.listener = lambda _: None
+        while file.move(pipe):
+            pass
+        file.close()
+        os.close(pipe)
+
+    for number in range(1, 1000):
+        for old in tmp_path.iterdir():
+            old.unlink()
+        os.mkfifo(fifo)
+        # The end of a file, in the middle of a line, and more than fits into it.
+        path.write_bytes(b"first line\n" * 50 + text[:100])
+        held = os.open(fifo, os.O_RDWR)
+        os.write(held, text[100:])
+        killed = run_until_call(number, serve)
+        serve()
+        os.close(held)
+        assert whole(path) == b"first line\n" * 50 + text
+        if not killed:
+            break
+    assert number > 10

@@ -214,12 +214,25 @@ class Resources(Model):
 
 
 class Log(Model):
-    """[apps.NAME.log]. ``path`` None is the program's default."""
+    """[apps.NAME.log]. ``path`` None is the program's default.
 
-    destination: Literal["file"] = "file"
+    All but ``destination`` is for files. The output as it comes is ``format`` "raw".
+    """
+
+    destination: Literal["file", "journal", "syslog", "none"] = "file"
     path: Path | None = None
     max_size: Size = 50 * 1024**2
     backups: int = Field(default=5, ge=0, le=1000)
+    format: Literal["raw", "timestamps", "json"] = "raw"
+
+    @field_validator("path", "max_size", "backups", "format")
+    @classmethod
+    def _of_a_file(cls, value: T, info: ValidationInfo) -> T:
+        assert info.field_name is not None
+        usual = cls.model_fields[info.field_name].default
+        if value != usual and info.data.get("destination", "file") != "file":
+            raise ValueError('is for destination = "file"')
+        return value
 
 
 Table = TypeVar("Table", bound=Model)
@@ -329,6 +342,4 @@ PLANNED_KEYS: dict[type[BaseModel], frozenset[str]] = {
         }
     ),
 }
-PLANNED_VALUES: dict[tuple[type[BaseModel], str], frozenset[str]] = {
-    (Log, "destination"): frozenset({"journal", "syslog", "none"}),
-}
+PLANNED_VALUES: dict[tuple[type[BaseModel], str], frozenset[str]] = {}
