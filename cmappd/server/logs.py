@@ -94,7 +94,7 @@ class Reader:
 
 def _texts(message: Logs, text: str, elsewhere: str) -> Iterator[Text]:
     if elsewhere:
-        remark = f"the log of {message.app} goes to {elsewhere}; this is the end of it, as far as "
+        remark = f"the log of {message.app} goes {elsewhere}; this is the end of it, as far as "
         yield Text(message.seq, f"{remark}cmappserver has kept it since it started", remark=True)
     for at in range(0, len(text), PIECE):
         yield Text(message.seq, text[at : at + PIECE])

@@ -25,7 +25,7 @@ class Log(Protocol):
 
     `problem` says why nothing can be written now, and `dropped` counts the lines lost for that.
     `listener`, if there is one, is given all that comes in, as the log has it. `elsewhere` says
-    where people read it, if it is not here. A line that is not ended may wait for its end.
+    where it goes, if that cannot be read here. A line that is not ended may wait for its end.
     """
 
     listener: Callable[[bytes], None] | None

@@ -47,8 +47,8 @@ class JournalLog:
 
     @property
     def elsewhere(self) -> str:
-        """Where people read it."""
-        return f"the journal (journalctl -t {self._app})"
+        """Where it goes."""
+        return f"to the journal (journalctl -t {self._app})"
 
     @property
     def pause(self) -> float:

@@ -44,8 +44,8 @@ class SyslogLog:
 
     @property
     def elsewhere(self) -> str:
-        """Where people read it."""
-        return f"syslog (facility daemon, tag {self._app})"
+        """Where it goes."""
+        return f"to syslog (facility daemon, tag {self._app})"
 
     @property
     def pause(self) -> float:

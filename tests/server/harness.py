@@ -69,6 +69,7 @@ def stanza(name: str, *command: str, **keys: Any) -> str:
     start = {"ready": "0s", **keys.pop("start", {})}
     stop = {"timeout": "5s", **keys.pop("stop", {})}
     log = {"path": f"{name}.log", **keys.pop("log", {})}  # beside the file it is in
+    log = {key: value for key, value in log.items() if value is not None}
     table = {"command": list(command), **keys, "start": start, "stop": stop, "log": log}
     return tomli_w.dumps({"apps": {name: table}})
 
