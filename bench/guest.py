@@ -49,10 +49,14 @@ def many(workspace: Workspace, count: int, **keys: object) -> dict[str, Stanza]:
 
 
 class Guest:
-    """A configured guest. Its folder is the workspace's; everything ends with that."""
+    """A configured guest. Its folder is the workspace's; everything ends with that.
 
-    def __init__(self, workspace: Workspace, apps: Mapping[str, Stanza]) -> None:
+    ``first`` is Python that cmappserver carries out before it begins.
+    """
+
+    def __init__(self, workspace: Workspace, apps: Mapping[str, Stanza], first: str = "") -> None:
         self._workspace = workspace
+        self._first = first
         self._etc = workspace.folder / "etc"
         self._pki = self._etc / "pki"
         self.logs = workspace.folder / "log"
@@ -109,8 +113,10 @@ class Guest:
         return _write(self.stanzas / file, {"apps": stanzas})
 
     def _with_log(self, name: str) -> dict[str, Any]:
-        path = str(self.logs / f"{name}.log")
-        return {**self.apps[name], "log": {"path": path, "max_size": "1000G"}}
+        log = self.apps[name].get("log", {})
+        if "destination" not in log:
+            log = {**log, "path": str(self.logs / f"{name}.log"), "max_size": "1000G"}
+        return {**self.apps[name], "log": log}
 
     def start(self) -> None:
         """Start cmappserver with all applications in one file; return when it is ready."""
@@ -120,7 +126,8 @@ class Guest:
     def launch(self) -> None:
         """Start cmappserver with the files as they are; return when it is ready."""
         config = str(self._etc / "cmappserver.toml")
-        command = program("cmappserver", "--config", config)
+        python, option, code, *words = program("cmappserver", "--config", config)
+        command = (python, option, self._first + code, *words)
         self.process = self._workspace.start(command, "cmappserver")
         self._lines = self._workspace.follow("cmappserver")
         self._lines.wait("is ready")

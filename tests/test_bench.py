@@ -55,6 +55,20 @@ def test_bench_measures_figures_and_cleans_up(folder: Path) -> None:
     assert list(folder.iterdir()) == [results]
 
 
+def test_bench_takes_logs_to_all_destinations(folder: Path) -> None:
+    results = folder / "results.json"
+    with start(
+        folder, "--only", "destinations", "--log-size", "1", "--json", str(results)
+    ) as bench:
+        table, said = bench.communicate(timeout=55)
+    assert bench.returncode == 0, table + said
+    rows = {row["figure"]: row["cmappd"] for row in json.loads(results.read_text())["rows"]}
+    names = ("timestamps", "json", "journal", "syslog", "none")
+    assert list(rows) == [f"log to {name}, 1 MB" for name in names]
+    assert all(speed > 0 for speeds in rows.values() for speed in speeds)
+    assert list(folder.iterdir()) == [results]
+
+
 def test_an_interrupted_bench_cleans_up(folder: Path) -> None:
     with start(folder, "--only", "footprint") as bench:
         token = wait_for_applications(folder)

@@ -14,5 +14,6 @@ FIGURES: dict[str, Callable[[Options], list[Row]]] = {
     "restart": restart.measure,
     "status": status.measure,
     "logs": logs.measure,
+    "destinations": logs.measure_destinations,
     "reload": reload.measure,
 }

@@ -12,7 +12,7 @@ import socket
 import time
 
 HOLD = 5.0  # seconds for which an application waits for a daemon in trouble
-FIRST_DELAY, LAST_DELAY = 0.002, 1.0  # seconds between two attempts
+FIRST_DELAY, LAST_DELAY = 0.001, 1.0  # seconds between two attempts
 
 
 class Outlet:
