@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import cmappd
 from cmappd.client.call import Call, RefusedError
 from cmappd.client.link import Address, Link, LinkError
-from cmappd.client.table import printable, table
+from cmappd.client.table import maintenance, printable, table
 from cmappd.core.messages import (
     AppStatus,
     Done,
     Logs,
+    Maintain,
     Message,
     Reload,
     Reopen,
@@ -169,6 +170,33 @@ def _each(make: Callable[[int, str], Message]) -> Callable[["Namespace"], int]:
     return verb
 
 
+def _maintenance(asked: "Namespace") -> int:
+    if asked.on is None:
+        return _show_maintenance(asked)
+    seconds = asked.seconds if asked.on else 0.0
+    call = _connect(asked)
+    code = 0
+    for app in asked.apps:
+        try:
+            for reply in _ask(call, Maintain(call.seq(), app, seconds, asked.reason)):
+                if isinstance(reply, Done):
+                    print(printable(reply.text), flush=True)
+        except RefusedError as error:
+            code = _complain(f"cannot change the maintenance of {app}: {error}", FAILED)
+    return code
+
+
+def _show_maintenance(asked: "Namespace") -> int:
+    call = _connect(asked)
+    for reply in _ask(call, Status(call.seq(), tuple(asked.apps)), timeout=30.0):
+        if isinstance(reply, State):
+            text = maintenance(reply.status)
+            if text or asked.apps:
+                said = f"under maintenance {text}" if text else "not under maintenance"
+                print(f"{printable(reply.status.app)}: {printable(said)}")
+    return 0
+
+
 def _reload(asked: "Namespace") -> int:
     call = _connect(asked)
     for reply in _ask(call, Reload(call.seq()), asked.timeout or 60.0):
@@ -284,6 +312,7 @@ _VERBS: dict[str, Callable[["Namespace"], int]] = {
     "start": _each(Start),
     "stop": _each(Stop),
     "restart": _each(Restart),
+    "maintenance": _maintenance,
     "reload": _reload,
     "upgrade": _upgrade,
     "logs": _logs,

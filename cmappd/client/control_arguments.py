@@ -4,10 +4,12 @@ import argparse
 
 import cmappd
 from cmappd.core import units
+from cmappd.core.messages import MAX_MAINTENANCE
 
 DEFAULT_CONFIG = "/etc/cmappd/cmappserver.toml"
 DEFAULT_PKI = "/etc/cmappd/pki"
 MOST_LINES = 100_000
+DEFAULT_MAINTENANCE = 3600.0  # seconds
 
 _EPILOG = """\
 exit status: 0 done, 1 failed or refused, 2 wrong arguments, 4 cmappserver cannot be reached.
@@ -31,6 +33,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         one = verbs.add_parser(verb, help=f"{verb} applications, and wait for it")
         one.add_argument("apps", nargs="+", metavar="APP")
         _add_timeout(one, "how long to wait (default: as long as it takes)")
+    _add_maintenance(verbs)
     one = verbs.add_parser("reload", help="read the configuration again")
     _add_timeout(one, "how long to wait (default: 1m)")
     one = verbs.add_parser("upgrade", help="replace cmappserver by the version on disk")
@@ -45,7 +48,10 @@ def parse(words: list[str]) -> argparse.Namespace:
     one.add_argument("file", nargs="?", metavar="FILE", default=DEFAULT_CONFIG)
     verbs.add_parser("version", help="print the versions of cmappctl and cmappserver")
     _add_pki(verbs)
-    return parser.parse_args(words)
+    given = parser.parse_args(words)
+    if given.verb == "maintenance":
+        _complete_maintenance(parser, given)
+    return given
 
 
 def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,6 +60,36 @@ def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     form = one.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as one JSON object")
     form.add_argument("-v", "--verbose", action="store_true", help="all that is known")
+
+
+def _add_maintenance(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    one = verbs.add_parser(
+        "maintenance",
+        usage="cmappctl maintenance [APP ... [on [--for DURATION] [--reason TEXT] | off]]",
+        help="leave applications alone while somebody works on them; or show where that is so",
+    )
+    one.add_argument("words", nargs="*", metavar="APP ... [on|off]")
+    most = units.format_duration(MAX_MAINTENANCE)
+    text = f"when it ends by itself: 1h by default, at most {most}"
+    one.add_argument("--for", dest="seconds", metavar="DURATION", type=_duration, help=text)
+    one.add_argument("--reason", metavar="TEXT", help="for the logs and the status")
+
+
+def _complete_maintenance(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Take the words apart: names, and what is to be done, which comes last."""
+    words = given.words
+    switch = words[-1] if words and words[-1] in ("on", "off") else None
+    given.apps = words[:-1] if switch else words
+    given.on = None if switch is None else switch == "on"
+    if switch is not None and not given.apps:
+        parser.error(f"which applications? cmappctl maintenance APP ... {switch}")
+    if not given.on and (given.seconds is not None or given.reason is not None):
+        parser.error("--for and --reason go with on")
+    if given.seconds is None:
+        given.seconds = DEFAULT_MAINTENANCE
+    if given.seconds > MAX_MAINTENANCE:
+        parser.error(f"--for may be at most {units.format_duration(MAX_MAINTENANCE)}")
+    given.reason = given.reason or ""
 
 
 def _add_pki(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from cmappd.core import units, wording
-from cmappd.core.messages import AppStatus
+from cmappd.core.messages import AppStatus, MaintenanceNotice
 from cmappd.core.state import Announced, Health, Phase
 
 _HEADER = ("NAME", "STATE", "HEALTH", "PID", "SINCE", "OWNER", "RESTARTS", "NOTE")
@@ -67,6 +67,8 @@ def _owner(status: AppStatus) -> str:
 
 def _notes(status: AppStatus) -> list[str]:
     notes = []
+    if status.maintenance is not None:
+        notes.append(f"maintenance {_maintenance(status.maintenance)}")
     if status.next_in is not None:
         notes.append(f"next in {status.next_in:.0f}s")
     if status.announced in (Announced.RELOADING, Announced.STOPPING):
@@ -95,6 +97,7 @@ def _details(status: AppStatus) -> list[str]:
         "run": status.run or "",
         "started": "" if status.started is None else _wall(status.started),
         "processes": _known_by(status),
+        "maintenance": maintenance(status),
         "definition": status.definition,
         "it says": _says(status),
         "restarts": _restarts(status),
@@ -114,6 +117,18 @@ def _restarts(status: AppStatus) -> str:
     window = units.format_duration(status.restart_window)
     when = "" if status.next_in is None else f", next in {status.next_in:.0f}s"
     return f"{status.restarts} of {status.restart_limit} in {window}{when}"
+
+
+def _maintenance(notice: MaintenanceNotice) -> str:
+    return f"for {since(0, notice.over_in)}"
+
+
+def maintenance(status: AppStatus) -> str:
+    """Since when it is under maintenance, until when, by whom and why; empty when it is not."""
+    notice = status.maintenance
+    if notice is None:
+        return ""
+    return f"since {_wall(notice.since)} {wording.maintenance_text(notice)}"
 
 
 def _known_by(status: AppStatus) -> str:

@@ -44,7 +44,8 @@ def status(errand: Errand) -> Exit:
         found = _ask_status(errand.call(), errand.app, errand.until)
     except (LinkError, RefusedError) as error:
         return _failed(error.failure)
-    code = _CODES.get(found.phase, _IN_BETWEEN)
+    # While somebody works on it, whoever watches it has nothing to do.
+    code = 0 if found.maintenance is not None else _CODES.get(found.phase, _IN_BETWEEN)
     return Exit(STATUS, code, _line(found), found.run)
 
 
@@ -57,6 +58,8 @@ def check(errand: Errand) -> Exit:
         return _failed(error.failure)
     welcome = connection.welcome
     text = f"defined in {welcome.guest}, cmappserver {welcome.software}"
+    if found.maintenance is not None:
+        text += f"; under maintenance {wording.maintenance_text(found.maintenance)}"
     return Exit(reasons.SUCCESS, 0, text + (f"; problem: {found.problem}" if found.problem else ""))
 
 
@@ -126,6 +129,8 @@ def _failed(failure: Failure) -> Exit:
 
 def _line(status: AppStatus) -> str:
     facts = [str(status.phase)]
+    if status.maintenance is not None:
+        facts.append(f"under maintenance {wording.maintenance_text(status.maintenance)}")
     if status.pid is not None:
         facts.append(f"pid {status.pid}")
     if status.health is not Health.NONE:

@@ -16,6 +16,10 @@ are an error. Wall times are seconds since the epoch and for people only; ``*_in
 import msgspec
 
 from cmappd.core.state import Announced, Goal, Health, Outcome, Phase
+from cmappd.core.units import DAY
+
+# Seconds that maintenance may last, so that nobody forgets it for ever.
+MAX_MAINTENANCE = 7 * DAY
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):

@@ -30,6 +30,7 @@ class Phase(StrEnum):
 
 
 ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.KILLING})
+REST = frozenset({Phase.STOPPED, Phase.FAILED})  # nothing runs, nor will by itself
 
 
 class Part(StrEnum):

@@ -5,6 +5,7 @@ from typing import Protocol
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import Claim, Ended, Message, Refused, Stop
 from cmappd.core.ownership import Owner, may_claim
+from cmappd.core.state import REST
 
 # Results that a manager may still ask for when its link comes back.
 KEPT_RESULTS = 8
@@ -39,7 +40,7 @@ class Link(Protocol):
 class Custody:
     """The owner of one application, its link while it is connected, and its results."""
 
-    __slots__ = ("_concluded", "_owner", "link", "undelivered")
+    __slots__ = ("_concluded", "_held", "_owner", "link", "undelivered")
 
     def __init__(self) -> None:
         self._owner: Owner | None = None
@@ -47,6 +48,7 @@ class Custody:
         # The result that the owner, or the next manager of its name, has not acknowledged.
         self.undelivered: Ended | None = None
         self._concluded: tuple[Ended, ...] = ()
+        self._held = False  # somebody works on the application: no result is given
 
     @property
     def owner(self) -> Owner | None:
@@ -62,14 +64,16 @@ class Custody:
         takeover = claim.takeover
         if not may_claim(self.owner, link.name, link.instance, now, lease, takeover=takeover):
             return Refused(claim.seq, "busy", self._busy(app.name))
-        result = self._result_for(link, claim.run)
-        if result is None and claim.run is not None and not _is_known(claim.run, app):
+        result = None if self._held else self._result_for(link, claim.run)
+        unknown = claim.run is not None and not _is_known(claim.run, app)
+        if result is None and unknown and not self._held:
             text = f"run {claim.run} of '{app.name}' is not known to this cmappserver"
             return Refused(claim.seq, "unknown-status", text)
         self._dismiss(link, app.name)
         self._owner = Owner(link.name, link.instance, now)
         self.link = link
-        self.undelivered = result
+        if not self._held:
+            self.undelivered = result
         return result
 
     def refuse_stop(self, link: Link, stop: Stop, app: App, now: float) -> Refused | None:
@@ -127,15 +131,35 @@ class Custody:
         self.link = None
         self.undelivered = None
 
+    def heed(self, app: App) -> None:
+        """Hold back the results while somebody works on the application.
+
+        When that is over, the result of what is at rest counts; where it was launched again,
+        what became of it before is of no consequence to anybody.
+        """
+        held, self._held = self._held, app.maintenance is not None
+        if not held:
+            return
+        if app.phase not in REST:
+            self.undelivered = None
+        elif not self._held and self.undelivered is not None:
+            if self.undelivered not in self._concluded:
+                self._keep(self.undelivered)
+            self.deliver()
+
     def conclude(self, result: Ended) -> None:
         """Keep the result of an application that came to rest."""
-        self._concluded = (*self._concluded, result)[-KEPT_RESULTS:]
         if self.owner is not None:
             self.undelivered = result
+        if not self._held:
+            self._keep(result)
+
+    def _keep(self, result: Ended) -> None:
+        self._concluded = (*self._concluded, result)[-KEPT_RESULTS:]
 
     def deliver(self) -> None:
-        """Give the owner the result, if it is connected."""
-        if self.link is not None and self.undelivered is not None:
+        """Give the owner the result, if it is connected and may have it."""
+        if self.link is not None and self.undelivered is not None and not self._held:
             self.link.send(self.undelivered)
 
     def acknowledge(self, run: str) -> None:

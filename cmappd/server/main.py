@@ -23,6 +23,7 @@ from cmappd.server.connections import Connections
 from cmappd.server.leftovers import find_leftovers
 from cmappd.server.listeners import Listeners
 from cmappd.server.load import Loader
+from cmappd.server.maintenance import Maintenances
 from cmappd.server.peer import Office
 from cmappd.server.registry import Registry
 from cmappd.server.rehearsal import rehearse
@@ -133,8 +134,9 @@ def _paths(config: Config) -> files.Paths:
     """Where everything is that this configuration does not say otherwise."""
     paths = files.default_paths(os.geteuid() == 0, os.environ)
     state = config.server.state_directory or paths.state_directory
+    lasting = config.server.state_directory or paths.lasting_directory
     control = config.server.control or os.path.join(state, "control.sock")
-    return paths._replace(state_directory=state, control=control)
+    return paths._replace(state_directory=state, lasting_directory=lasting, control=control)
 
 
 def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Record]]:
@@ -165,6 +167,7 @@ def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Re
         log_directory=paths.log_directory,
         forest=Forest(),
         store=store,
+        maintenances=Maintenances(paths.lasting_directory, boot_id, logger.error),
         hierarchy=hierarchy,
         no_cgroups=no_cgroups,
         log=logger,
@@ -217,6 +220,7 @@ async def _keep_house(
                 world.forest.observe(snapshot())
                 if world.hierarchy is not None:
                     world.hierarchy.leftovers()  # removes what would not go before
+            world.maintenances.tidy()
             if reloader.service_problems:  # an address may have come up meanwhile
                 await reloader.begin()
 

@@ -1,7 +1,8 @@
 """One clear line for each change of an application, for the server's log."""
 
 from cmappd.core.lifecycle import App, Run
-from cmappd.core.state import Health, Phase
+from cmappd.core.state import Health, Maintenance, Phase
+from cmappd.core.units import format_duration
 from cmappd.core.wording import cause_text, oom_text, outcome_text
 
 
@@ -22,9 +23,19 @@ def narrate(before: App, after: App, now: float) -> list[str]:
             lines.append(f"it says that it is {after.run.announced}")
         if after.run.oom_kills > before.run.oom_kills:
             lines.append(oom_text(after.run.oom_kills))
+    if after.maintenance != before.maintenance:
+        lines.append(_maintenance(after.maintenance, now))
     if after.removed and not before.removed:
         lines.append("removed from the configuration; it will not be started again")
     return lines
+
+
+def _maintenance(maintenance: Maintenance | None, now: float) -> str:
+    if maintenance is None:
+        return "maintenance is over"
+    left = format_duration(max(1, round(maintenance.until - now)))
+    why = f": {maintenance.reason}" if maintenance.reason else ""
+    return f"under maintenance for {left}, by {maintenance.by}{why}"
 
 
 def _pid(app: App) -> int | None:

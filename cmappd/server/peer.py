@@ -12,6 +12,7 @@ from cmappd.core.messages import (
     Done,
     Hello,
     Logs,
+    Maintain,
     Message,
     Poll,
     Refused,
@@ -38,6 +39,7 @@ from cmappd.server.supervisor import Supervisor
 from cmappd.server.upgrade import Upgrader
 from cmappd.server.world import World
 
+Asked = Claim | Stop | Start | Restart | Maintain  # of one application
 TEXT_SIZE = 8 * 1024  # characters; in JSON none takes more than six bytes
 
 
@@ -185,7 +187,7 @@ class Peer:
                 self.reader.read(message)
             case Reopen():
                 self.reader.reopen(message)
-            case Claim() | Stop() | Start() | Restart():
+            case Claim() | Stop() | Start() | Restart() | Maintain():
                 self._ask(message)
             case Poll(seq):
                 assert self._owned is not None  # the session's table sees to that
@@ -197,7 +199,7 @@ class Peer:
 
     # One application -----------------------------------------------------------------
 
-    def _ask(self, message: Claim | Stop | Start | Restart) -> None:
+    def _ask(self, message: Asked) -> None:
         refusal = self._refusal(message)
         if refusal is not None:
             self.send(refusal)
@@ -209,7 +211,7 @@ class Peer:
         self._asked.add(supervisor)
         supervisor.post(Said(self, message))
 
-    def _refusal(self, message: Claim | Stop | Start | Restart) -> Refused | None:
+    def _refusal(self, message: Asked) -> Refused | None:
         app, seq, registry = message.app, message.seq, self._office.registry
         if not self._may_drive(app):
             return Refused(seq, "denied", f"{self.name} may not drive '{app}' in this guest")

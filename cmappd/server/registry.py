@@ -91,7 +91,8 @@ class Registry:
             supervisor.post(Remove())
             return
         self._change(supervisor, definition, change_of(app.definition, definition))
-        if definition.autostart and record.ended_with_us:
+        held = supervisor.app.maintenance is not None
+        if definition.autostart and record.ended_with_us and not held:
             supervisor.post(Start())
 
     def _revive(self, app: App, record: Record) -> Supervisor:
@@ -122,7 +123,8 @@ class Registry:
             return
         supervisor = Supervisor(self._world, App(name, self._world.epoch, definition))
         self._begin(supervisor)
-        if definition.autostart and not self._world.ending:
+        held = self._world.ending or supervisor.app.maintenance is not None
+        if definition.autostart and not held:
             supervisor.post(Start())
 
     def _begin(self, supervisor: Supervisor) -> None:

@@ -5,7 +5,7 @@ import time
 from cmappd.core import policy
 from cmappd.core.config import Application, plan
 from cmappd.core.lifecycle import App
-from cmappd.core.messages import AppStatus
+from cmappd.core.messages import AppStatus, MaintenanceNotice
 from cmappd.core.state import ALIVE, Announced, Health, Phase
 from cmappd.server.custody import Custody
 from cmappd.server.runner import Runner
@@ -85,10 +85,20 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         restart_pending=app.phase in ALIVE
         and (notes.launched_as != notes.launch_hash or bool(unlimited)),
         removed=app.removed,
+        maintenance=_notice(app, now),
         problem="; ".join(filter(None, problems))[:PROBLEM_LENGTH],
         last=app.last,
         log_dropped=runner.output.dropped,
     )
+
+
+def _notice(app: App, now: float) -> MaintenanceNotice | None:
+    maintenance = app.maintenance
+    if maintenance is None:
+        return None
+    left = max(0.0, maintenance.until - now)
+    who, since = maintenance.by, maintenance.since
+    return MaintenanceNotice(who, since, time.time() + left, left, maintenance.reason)
 
 
 def _idle_health(app: App) -> Health:

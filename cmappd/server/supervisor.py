@@ -8,7 +8,7 @@ there is none, the task sleeps until the time itself brings an event.
 import asyncio
 import time
 
-import msgspec
+from msgspec.structs import replace
 
 from cmappd.core import lifecycle
 from cmappd.core.events import (
@@ -20,31 +20,16 @@ from cmappd.core.events import (
     Event,
     FindMain,
     Gone,
-    Kill,
-    Restart,
     Spawn,
-    Start,
     Stop,
     Terminate,
 )
 from cmappd.core.lifecycle import App
-from cmappd.core.messages import (
-    Ack,
-    AppStatus,
-    Claim,
-    Done,
-    Ended,
-    Message,
-    Refused,
-    Release,
-    State,
-)
-from cmappd.core.messages import Restart as AskRestart
-from cmappd.core.messages import Start as AskStart
-from cmappd.core.messages import Stop as AskStop
-from cmappd.core.state import Cause, Goal, Part
+from cmappd.core.messages import AppStatus, Ended, State
+from cmappd.core.state import REST, Cause, Goal, Part
 from cmappd.server import adoption
-from cmappd.server.custody import Custody, Link
+from cmappd.server.custody import Custody
+from cmappd.server.desk import Desk, turn_away
 from cmappd.server.inbox import Inbox
 from cmappd.server.items import Item, Mended, Parted, Said
 from cmappd.server.keeper import Keeper
@@ -52,7 +37,6 @@ from cmappd.server.narration import narrate
 from cmappd.server.runner import Runner
 from cmappd.server.status import Notes, describe
 from cmappd.server.store import Record
-from cmappd.server.waiting import REST, Waiting, WaitingRoom
 from cmappd.server.world import World
 from cmappd.system.proc import Identity
 
@@ -63,11 +47,10 @@ class Supervisor:
     """Supervises one application from its first definition until it has left."""
 
     __slots__ = (
+        "_desk",
         "_inbox",
         "_keeper",
         "_left",
-        "_published",
-        "_waiting",
         "_world",
         "app",
         "custody",
@@ -78,12 +61,12 @@ class Supervisor:
     def __init__(self, world: World, app: App) -> None:
         self._world = world
         self._inbox: Inbox[Item] = Inbox()
-        self._waiting = WaitingRoom()
         self._left = False  # the task has ended; nothing is taken from the inbox any more
-        self._published: tuple[object, ...] = ()
-        self.app = app
+        self.app = replace(app, maintenance=world.maintenances.find(app.name))
         self._keeper = Keeper(world)
         self.custody = Custody()
+        self.custody.heed(self.app)
+        self._desk = Desk(self, world.maintenances)
         self.runner = Runner(world, app.name, self._inbox.post)
         self.notes = Notes(app.definition)
 
@@ -92,7 +75,7 @@ class Supervisor:
         if not self._left:
             self._inbox.post(item)
         elif isinstance(item, Said):
-            self._turn_away(item)
+            turn_away(item, self._why_not())
 
     @property
     def at_rest(self) -> bool:
@@ -124,17 +107,10 @@ class Supervisor:
         while not self._inbox.empty:
             for item in self._inbox.drain():
                 if isinstance(item, Said):
-                    self._turn_away(item)
+                    turn_away(item, self._why_not())
                 else:
                     self._handle(item)
-        self._waiting.dismiss(*self._why_not())
-
-    def _turn_away(self, said: Said) -> None:
-        seq = said.message.seq
-        if isinstance(said.message, Ack | Release):
-            said.link.send(Done(seq))
-        else:
-            said.link.send(Refused(seq, *self._why_not()))
+        self._desk.close(self._why_not())
 
     def _why_not(self) -> tuple[str, str]:
         """Why nothing can be asked of it any more: the reason, and a sentence."""
@@ -145,8 +121,8 @@ class Supervisor:
     def _has_left(self) -> bool:
         if not self.at_rest:
             return False
-        if self._world.ending and self.custody.link is None:
-            return True
+        if self._world.ending and (self.custody.link is None or self.app.maintenance is not None):
+            return True  # nobody is there, or may be told
         leaving = self.app.removed or bool(self._world.ending)
         return leaving and self.custody.undelivered is None
 
@@ -154,7 +130,7 @@ class Supervisor:
         try:
             self._take(item)
             self._let_time_pass()
-            self._publish()
+            self._desk.publish()
         except Exception:  # one application's trouble stays its own
             self._world.log.exception("%s: cannot handle %r", self.app.name, item)
 
@@ -163,22 +139,21 @@ class Supervisor:
             case None:
                 return
             case Said(link, message):
-                self._hear(link, message)
+                self._desk.hear(link, message)
             case Gone(run, part) if not self.runner.deaths.is_gone(run, part):
                 return
             case Parted(link):
-                self.custody.lost(link)
-                self._waiting.leave(link)
+                self._desk.parted(link)
             case Mended(problem):
                 self.notes.problem = problem
             case Define(definition):
-                self._step(item)
+                self.step(item)
                 self.notes.define(definition)
                 self.runner.output.redefine(definition)
                 if self.app.run is not None:
                     self.runner.confinement.redefine(definition)
             case _:
-                self._step(item)
+                self.step(item)
 
     def look(self) -> None:
         """Look at what nothing tells of: call it every few seconds."""
@@ -201,23 +176,25 @@ class Supervisor:
         now = time.monotonic()
         # What was said in time, and waits to be heard, is not late.
         while self._inbox.empty and (event := lifecycle.due(self.app, now)) is not None:
-            self._step(event)
+            self.step(event)
         if (end := self._lease_end()) is not None and now >= end:
             self.custody.release()
-            self._step(Stop(Cause.LEASE))
+            self.step(Stop(Cause.LEASE))
 
     # Steps and actions ---------------------------------------------------------------
 
-    def _step(self, event: Event) -> None:
+    def step(self, event: Event) -> None:
+        """Give the lifecycle an event, and carry out what it asks for."""
         before, now = self.app, time.monotonic()
         self.app, actions = lifecycle.step(self.app, event, now)
         if self.app.phase is not before.phase:
             self.notes.since = time.time()
+        self.custody.heed(self.app)
         self.runner.heed(before, self.app)
         for action in actions:
             self._act(action)
         for line in narrate(before, self.app, now):  # the cluster does not wait for our log
-            self._log(line)
+            self.log(line)
 
     def _act(self, action: Action) -> None:
         definition = self.app.definition
@@ -241,61 +218,6 @@ class Supervisor:
                 self.save()  # what was told must be known after a crash, too
                 self.custody.deliver()
 
-    # Peers ---------------------------------------------------------------------------
-
-    def _hear(self, link: Link, message: Message) -> None:
-        now = time.monotonic()
-        match message:
-            case Claim():
-                self._claim(link, message, now)
-            case Ack(seq, run):
-                if self.custody.link is link:
-                    self.custody.acknowledge(run)
-                    self.save()
-                link.send(Done(seq))
-            case Release(seq):
-                if self.custody.link is link:
-                    self.custody.release()
-                    self.save()
-                    self._log(f"{link.name} has released it; it runs on")
-                link.send(Done(seq))
-            case AskStop():
-                self._ask_stop(link, message, now)
-            case AskStart(seq):
-                self._ask(Waiting(link, seq, down=False), Start())
-            case AskRestart(seq):
-                but = self.app.run.id if self.app.run is not None else None
-                self._ask(Waiting(link, seq, down=False, but=but), Restart(Cause.OPERATOR))
-
-    def _claim(self, link: Link, claim: Claim, now: float) -> None:
-        lease = self.app.definition.manager.lease
-        answer = self.custody.claim(link, claim, self.app, lease, now)
-        if answer is not None:
-            link.send(msgspec.structs.replace(answer, seq=claim.seq))
-            return
-        self._log(f"owned by {link.name}")
-        if claim.start and claim.run is None:
-            self._step(Start())
-        self.save()
-        link.send(self.state(claim.seq))
-        self._published = self._visible()
-
-    def _log(self, text: str) -> None:
-        self._world.log.info("%s: %s", self.app.name, text, extra={"app": self.app.name})
-
-    def _ask_stop(self, link: Link, message: AskStop, now: float) -> None:
-        refusal = self.custody.refuse_stop(link, message, self.app, now)
-        if refusal is not None:
-            link.send(refusal)
-            return
-        cause = Cause.OPERATOR if link.administrator else Cause.MANAGER
-        event = Kill(cause) if message.kill else Stop(cause)
-        self._ask(Waiting(link, message.seq, down=True), event)
-
-    def _ask(self, waiting: Waiting, event: Event) -> None:
-        if self._waiting.admit(waiting, self.app.name):
-            self._step(event)
-
     # What survives us ----------------------------------------------------------------
 
     def resume(self, record: Record) -> None:
@@ -307,12 +229,12 @@ class Supervisor:
         self.notes.resume(record.since, record.started, record.launched_as)
         self.app = lifecycle.resume(self.app, now)
         if self.app.run is not None:
-            self._log(f"taken up again (run {self.app.run.id}, pid {self.app.run.pid})")
+            self.log(f"taken up again (run {self.app.run.id}, pid {self.app.run.pid})")
             adoption.resume(self.runner, self.app, record.identity)
 
     def take_up(self, main: Identity) -> None:
         """Supervise a run that was found, and of which there is no record."""
-        self._log(f"found and taken up, pid {main.pid}")
+        self.log(f"found and taken up, pid {main.pid}")
         adoption.take_up(self.runner, self.app, main)
 
     def heard(self) -> None:
@@ -324,6 +246,10 @@ class Supervisor:
         """Keep what is to survive us, if it has changed; or ``always``, with all that is known."""
         self._keeper.save(self.app, self.custody, self.runner, self.notes, always=always)
 
+    def log(self, text: str) -> None:
+        """Write a line about it to the server's log."""
+        self._world.log.info("%s: %s", self.app.name, text, extra={"app": self.app.name})
+
     # What others see -----------------------------------------------------------------
 
     def status(self) -> AppStatus:
@@ -334,17 +260,9 @@ class Supervisor:
         """The status as a message."""
         return State(seq, self.status(), self._world.boot_id, self._world.epoch)
 
-    def _visible(self) -> tuple[object, ...]:
+    def visible(self) -> tuple[object, ...]:
+        """What its owner is told of when it changes."""
         app, run = self.app, self.app.run
         described = (run.id, run.pid, run.condition, run.oom_kills) if run is not None else None
-        return app.goal, app.phase, described, app.removed, self.notes.problem, app.definition
-
-    def _publish(self) -> None:
-        """Answer who has waited long enough, and tell the owner of what it can see."""
-        self._waiting.answer(self.app)
-        if self.custody.link is None:
-            return
-        visible = self._visible()
-        if visible != self._published:
-            self._published = visible
-            self.custody.link.send(self.state(0))
+        facts = app.goal, app.phase, described, app.removed, app.maintenance, app.definition
+        return *facts, self.notes.problem

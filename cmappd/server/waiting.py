@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import Done, Refused
 from cmappd.core.policy import verdict
-from cmappd.core.state import Phase
+from cmappd.core.state import REST, Phase
 from cmappd.core.wording import outcome_text
 from cmappd.server.custody import Link
 
-REST = frozenset({Phase.STOPPED, Phase.FAILED})
 # Requests that may wait for one application at a time, from all peers together.
 MAX_WAITING = 64
 

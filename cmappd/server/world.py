@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cmappd.server.leftovers import Leftovers
+from cmappd.server.maintenance import Maintenances
 from cmappd.server.store import Store
 from cmappd.system.cgroup import Cgroup
 from cmappd.system.hierarchy import Hierarchy
@@ -25,6 +26,7 @@ class World:
     log_directory: str
     forest: Forest
     store: Store
+    maintenances: Maintenances
     hierarchy: Hierarchy | None  # of the runs' cgroups, where they can be had
     no_cgroups: str  # why not
     log: logging.Logger

@@ -27,7 +27,8 @@ class Paths(NamedTuple):
     """Where a server keeps what nobody configured otherwise."""
 
     control: str
-    state_directory: str
+    state_directory: str  # for this boot
+    lasting_directory: str  # for what a reboot must not end
     log_directory: str
 
 
@@ -243,7 +244,9 @@ def default_paths(root: bool, environ: Mapping[str, str]) -> Paths:
     Raises ConfigError for a user without a home directory.
     """
     if root:
-        return Paths("/run/cmappd/control.sock", "/run/cmappd", "/var/log/cmappd")
+        return Paths(
+            "/run/cmappd/control.sock", "/run/cmappd", "/var/lib/cmappd", "/var/log/cmappd"
+        )
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     # The XDG specification: relative paths are to be ignored.
     if runtime.startswith("/"):
@@ -252,7 +255,8 @@ def default_paths(root: bool, environ: Mapping[str, str]) -> Paths:
         state = f"/tmp/cmappd-{os.getuid()}"  # noqa: S108  private_directory() checks it
     xdg_state = environ.get("XDG_STATE_HOME", "")
     base = xdg_state if xdg_state.startswith("/") else os.path.join(_home(environ), ".local/state")
-    return Paths(os.path.join(state, "control.sock"), state, os.path.join(base, "cmappd/log"))
+    lasting = os.path.join(base, "cmappd")
+    return Paths(os.path.join(state, "control.sock"), state, lasting, os.path.join(lasting, "log"))
 
 
 def _home(environ: Mapping[str, str]) -> str:

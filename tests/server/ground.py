@@ -14,6 +14,7 @@ from typing import TypeVar
 from cmappd.core.config import Config, Source, parse, settle
 from cmappd.core.messages import Claim, Message, Reply
 from cmappd.server.items import Parted, Said
+from cmappd.server.maintenance import Maintenances
 from cmappd.server.registry import Registry
 from cmappd.server.store import Store
 from cmappd.server.supervisor import Supervisor
@@ -98,6 +99,7 @@ class Ground:
             hierarchy=None,
             no_cgroups="there are none in these tests",
             store=Store(str(folder / "state"), "boot"),
+            maintenances=Maintenances(str(folder), "boot", self.lines.append),
             log=self._logger(),
         )
         self._signals = Signals(asyncio.get_running_loop())

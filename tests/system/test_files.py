@@ -264,12 +264,13 @@ class TestPrivate:
 class TestDirectories:
     def test_defaults(self) -> None:
         assert files.default_paths(True, {"XDG_RUNTIME_DIR": "/x"}) == files.Paths(
-            "/run/cmappd/control.sock", "/run/cmappd", "/var/log/cmappd"
+            "/run/cmappd/control.sock", "/run/cmappd", "/var/lib/cmappd", "/var/log/cmappd"
         )
         environ = {"XDG_RUNTIME_DIR": "/run/user/7", "HOME": "/home/u"}
         assert files.default_paths(False, environ) == files.Paths(
             "/run/user/7/cmappd/control.sock",
             "/run/user/7/cmappd",
+            "/home/u/.local/state/cmappd",
             "/home/u/.local/state/cmappd/log",
         )
         found = files.default_paths(False, {"XDG_RUNTIME_DIR": "odd", "XDG_STATE_HOME": "/s"})

@@ -4,7 +4,7 @@ from cmappd import reasons
 from cmappd.core import policy, wording
 from cmappd.core.follow.actions import Exit, Failure, Terms, Wish
 from cmappd.core.messages import AppStatus, Refused
-from cmappd.core.state import REQUESTED, Cause, Goal, Outcome, Phase
+from cmappd.core.state import REQUESTED, REST, Cause, Goal, Outcome
 from cmappd.reasons import Reason
 
 
@@ -45,7 +45,7 @@ def is_stale(outcome: Outcome) -> bool:
 
 def is_over(status: AppStatus) -> bool:
     """Whether nothing runs, and nothing is to be started."""
-    return status.goal is Goal.DOWN and status.phase in (Phase.STOPPED, Phase.FAILED)
+    return status.goal is Goal.DOWN and status.phase in REST
 
 
 def out_of_time(terms: Terms, status: AppStatus | None, *, following: bool) -> Exit:

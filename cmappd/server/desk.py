@@ -1,0 +1,148 @@
+"""Hears what peers say about one application, and tells them what comes of it."""
+
+import time
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from cmappd.core.events import Event, Kill, Restart, Start, Stop
+from cmappd.core.lifecycle import App
+from cmappd.core.messages import Ack, Claim, Done, Maintain, Message, Refused, Release, State
+from cmappd.core.messages import Restart as AskRestart
+from cmappd.core.messages import Start as AskStart
+from cmappd.core.messages import Stop as AskStop
+from cmappd.core.state import Cause
+from cmappd.errors import CmappdError
+from cmappd.server.custody import Custody, Link
+from cmappd.server.items import Said
+from cmappd.server.maintenance import Maintenances, announced
+from cmappd.server.waiting import Waiting, WaitingRoom
+
+
+class Served(Protocol):
+    """The application, as the desk sees it."""
+
+    app: App
+    custody: Custody
+
+    def step(self, event: Event) -> None:
+        """Give it an event."""
+
+    def save(self) -> None:
+        """Keep what must be known after a crash before anybody is told."""
+
+    def state(self, seq: int) -> State:
+        """Its status as a message."""
+
+    def visible(self) -> tuple[object, ...]:
+        """What its owner is told of when it changes."""
+
+    def log(self, text: str) -> None:
+        """Write a line about it to the server's log."""
+
+
+class Desk:
+    """The desk of one application. Only the application's task uses it."""
+
+    __slots__ = ("_maintenances", "_published", "_served", "_waiting")
+
+    def __init__(self, served: Served, maintenances: Maintenances) -> None:
+        self._served = served
+        self._maintenances = maintenances
+        self._waiting = WaitingRoom()
+        self._published: tuple[object, ...] = ()
+
+    def hear(self, link: Link, message: Message) -> None:
+        """A peer has said this."""
+        served, now = self._served, time.monotonic()
+        match message:
+            case Claim():
+                self._claim(link, message, now)
+            case Ack(seq, run):
+                if served.custody.link is link:
+                    served.custody.acknowledge(run)
+                    served.save()
+                link.send(Done(seq))
+            case Release(seq):
+                if served.custody.link is link:
+                    served.custody.release()
+                    served.save()
+                    served.log(f"{link.name} has released it; it runs on")
+                link.send(Done(seq))
+            case Maintain():
+                self._maintain(link, message)
+            case AskStop():
+                self._ask_stop(link, message, now)
+            case AskStart(seq):
+                self._ask(Waiting(link, seq, down=False), Start())
+            case AskRestart(seq):
+                but = served.app.run.id if served.app.run is not None else None
+                self._ask(Waiting(link, seq, down=False, but=but), Restart(Cause.OPERATOR))
+
+    def parted(self, link: Link) -> None:
+        """The connection of a peer has ended."""
+        self._served.custody.lost(link)
+        self._waiting.leave(link)
+
+    def close(self, why: tuple[str, str]) -> None:
+        """Nobody may wait in vain for an answer; ``why`` is a reason and a text."""
+        self._waiting.dismiss(*why)
+
+    def publish(self) -> None:
+        """Answer who has waited long enough, and tell the owner of what it can see."""
+        served = self._served
+        self._waiting.answer(served.app)
+        if served.custody.link is None:
+            return
+        visible = served.visible()
+        if visible != self._published:
+            self._published = visible
+            served.custody.link.send(served.state(0))
+
+    def _claim(self, link: Link, claim: Claim, now: float) -> None:
+        served = self._served
+        lease = served.app.definition.manager.lease
+        answer = served.custody.claim(link, claim, served.app, lease, now)
+        if answer is not None:
+            link.send(replace(answer, seq=claim.seq))
+            return
+        served.log(f"owned by {link.name}")
+        if claim.start and claim.run is None and served.app.maintenance is None:
+            served.step(Start())
+        served.save()
+        link.send(served.state(claim.seq))
+        self._published = served.visible()
+
+    def _maintain(self, link: Link, message: Maintain) -> None:
+        served = self._served
+        try:
+            event, said = announced(self._maintenances, served.app, message, link.name)
+        except CmappdError as error:
+            link.send(Refused(message.seq, "usage", str(error)))
+            return
+        if event is not None:
+            served.step(event)
+        link.send(Done(message.seq, said))
+
+    def _ask_stop(self, link: Link, message: AskStop, now: float) -> None:
+        served = self._served
+        refusal = served.custody.refuse_stop(link, message, served.app, now)
+        if refusal is not None:
+            link.send(refusal)
+            return
+        cause = Cause.OPERATOR if link.administrator else Cause.MANAGER
+        event = Kill(cause) if message.kill else Stop(cause)
+        self._ask(Waiting(link, message.seq, down=True), event)
+
+    def _ask(self, waiting: Waiting, event: Event) -> None:
+        if self._waiting.admit(waiting, self._served.app.name):
+            self._served.step(event)
+
+
+def turn_away(said: Said, why: tuple[str, str]) -> None:
+    """Answer what was said about an application that has left; ``why`` is a reason and a text."""
+    seq = said.message.seq
+    if isinstance(said.message, Ack | Release):
+        said.link.send(Done(seq))
+    else:
+        said.link.send(Refused(seq, *why))
