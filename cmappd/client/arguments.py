@@ -12,7 +12,7 @@ from cmappd.errors import UsageError
 _EPILOG = """\
 exit status: the application's own (128+N for signal N), or 200 to 215 for a reason of
 cmappmgr's own; cmappmgr(8) lists them. --status: 0 running, 1 failed, 2 in between,
-3 stopped. --start, --stop and --check: 0, or the reason.
+3 stopped. --start, --stop, --detach and --check: 0, or the reason.
 """
 
 
@@ -41,10 +41,10 @@ def parse(words: list[str]) -> Arguments:
     verb = given.verb or "run"
     if not given.app or not given.app.isprintable() or len(given.app) > 255:
         raise UsageError(f"cannot use --app {given.app!r}: it is not a name")
-    if given.takeover and verb in ("status", "check"):
+    if given.takeover and verb in ("detach", "status", "check"):
         raise UsageError(f"--takeover changes nothing: --{verb} takes no ownership")
     if given.timeout is not None and verb == "run":
-        raise UsageError("--timeout is for --start, --stop, --status and --check")
+        raise UsageError("--timeout is for --start, --stop, --detach, --status and --check")
     if given.ready_fd is not None and verb != "run":
         raise UsageError("--ready-fd is for running, not for --start and the other verbs")
     return Arguments(
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     for verb, text in (
         ("start", "return when it runs, and leave it running"),
         ("stop", "stop it, and return when it is gone"),
+        ("detach", "end the manager that follows it, and let it run on for the next"),
         ("status", "print its state"),
         ("check", "reach the guest, authenticate, and see that it is defined there"),
     ):

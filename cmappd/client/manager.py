@@ -29,6 +29,7 @@ from cmappd.errors import ConfigError, UsageError
 
 SOFTWARE = f"cmappmgr/{cmappd.__version__}"
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+FOLLOWING = (*STOPPING, signal.SIGUSR1)
 OWN_CODES = 200  # and above; below are answers
 
 
@@ -107,7 +108,7 @@ def _carry_out(asked: Arguments, chosen: Settings, guest: Guest, log: Log) -> Ex
         start_timeout if asked.verb == "start" else None,
     )
     # A script's --start dies of SIGTERM as any command does; what it started runs on.
-    wakening = _wake_on(signal.SIGHUP, *(STOPPING if asked.verb == "run" else ()))
+    wakening = _wake_on(signal.SIGHUP, *(FOLLOWING if asked.verb == "run" else ()))
     return Driver(Follower(terms, time.monotonic()), opener, log, wakening, asked.ready_fd).run()
 
 
@@ -135,6 +136,8 @@ def _answer(
     )
     if asked.verb == "stop":
         return verbs.stop(errand, asked.takeover)
+    if asked.verb == "detach":
+        return verbs.detach(errand)
     return verbs.status(errand) if asked.verb == "status" else verbs.check(errand)
 
 
@@ -198,6 +201,8 @@ class Driver:
                 self._log.reopen()
             elif number in STOPPING:
                 self._carry_out(self._follower.stop(now))
+            elif number == signal.SIGUSR1:
+                self._carry_out(self._follower.detach(now))
 
     def _hear_link(self, now: float) -> None:
         current = self._link

@@ -59,7 +59,8 @@ def printable(text: str) -> str:
 
 def _owner(status: AppStatus) -> str:
     if status.owner is None:
-        return "-"
+        silent = status.owner_silent_for
+        return "-" if silent is None else f"nobody (for {silent:.0f}s)"
     if status.owner_silent_for is None:
         return printable(status.owner)
     return f"{printable(status.owner)} (silent {status.owner_silent_for:.0f}s)"

@@ -1,4 +1,4 @@
-"""The verbs of cmappmgr that own nothing: --stop, --status and --check."""
+"""The verbs of cmappmgr that own nothing: --stop, --detach, --status and --check."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,19 @@ from cmappd.client.link import LinkError
 from cmappd.core import policy, wording
 from cmappd.core.follow.actions import FIRST_RETRY, LAST_RETRY, Exit, Failure
 from cmappd.core.follow.verdicts import exit_as
-from cmappd.core.messages import Ack, AppStatus, Claim, Ended, Refused, Reply, State, Status, Stop
+from cmappd.core.messages import (
+    Ack,
+    AppStatus,
+    Claim,
+    Detach,
+    Done,
+    Ended,
+    Refused,
+    Reply,
+    State,
+    Status,
+    Stop,
+)
 from cmappd.core.state import Health, Phase
 from cmappd.reasons import Reason
 
@@ -61,6 +73,19 @@ def check(errand: Errand) -> Exit:
     if found.maintenance is not None:
         text += f"; under maintenance {wording.maintenance_text(found.maintenance)}"
     return Exit(reasons.SUCCESS, 0, text + (f"; problem: {found.problem}" if found.problem else ""))
+
+
+def detach(errand: Errand) -> Exit:
+    """Have the manager that runs with our certificate hand the application over."""
+    text = "detached"
+    try:
+        connection = errand.call()
+        for reply in connection.ask(Detach(connection.seq(), errand.app), errand.until):
+            if isinstance(reply, Done):
+                text = reply.text
+    except (LinkError, RefusedError) as error:
+        return _failed(error.failure)
+    return Exit(reasons.SUCCESS, 0, text)
 
 
 def stop(errand: Errand, takeover: bool) -> Exit:

@@ -59,7 +59,22 @@ class Ack(Message, frozen=True, tag="ack"):
 
 
 class Release(Message, frozen=True, tag="release"):
-    """Give up the ownership; the application runs on for its next owner."""
+    """Give up the ownership; the application runs on for its next owner.
+
+    With ``handover`` that one is awaited: the lease runs on from here, and the result of what
+    ends meanwhile is kept for whoever claims next.
+    """
+
+    handover: bool = False
+
+
+class Detach(Message, frozen=True, tag="detach"):
+    """Have the manager of this name that owns ``app`` hand it over.
+
+    From a manager only. Answered when it is owned no more.
+    """
+
+    app: str
 
 
 class Stop(Message, frozen=True, tag="stop"):
@@ -206,6 +221,10 @@ class Ended(Message, frozen=True, tag="ended"):
     log_tail: str = ""
 
 
+class Leave(Message, frozen=True, tag="leave"):
+    """Hand the application over, and end: another process of this manager's name asked for it."""
+
+
 class Text(Message, frozen=True, tag="text"):
     """A piece of a log; or with ``remark`` a line about the log, for the person who reads it."""
 
@@ -236,6 +255,7 @@ Request = (
     | Poll
     | Ack
     | Release
+    | Detach
     | Stop
     | Status
     | Start
@@ -246,4 +266,4 @@ Request = (
     | Logs
     | Reopen
 )
-Reply = Welcome | State | Ended | Text | Done | Refused
+Reply = Welcome | State | Ended | Leave | Text | Done | Refused

@@ -2,7 +2,7 @@
 
 An owner is an instance of a manager: the name in its certificate and a number that is
 random for each process, so that two processes with one certificate are told apart. It
-owns until it releases, is taken over, or is not heard for the lease. All instants are
+owns until it releases, hands over, is taken over, or is not heard for the lease. All instants are
 monotonic seconds.
 """
 
@@ -16,6 +16,7 @@ class Owner(NamedTuple):
     instance: str
     heard: float
     connected: bool = True
+    released: bool = False  # it has handed over: anybody may be next, and has its lease for that
 
     def refreshed(self, now: float) -> "Owner":
         """The owner after a word from it."""
@@ -24,6 +25,10 @@ class Owner(NamedTuple):
     def disconnected(self) -> "Owner":
         """The owner after its link has ended; its lease runs on from its last word."""
         return self._replace(connected=False)
+
+    def handing_over(self) -> "Owner":
+        """The owner that was, until there is a next one; its lease runs on from its last word."""
+        return self._replace(connected=False, released=True)
 
     def expires(self, lease: float) -> float:
         """When its lease is over."""
@@ -40,7 +45,7 @@ def may_claim(
     one whose link has ended, as a manager does that was killed and restarted. Everybody
     else waits for the lease, or takes over.
     """
-    if owner is None or takeover:
+    if owner is None or owner.released or takeover:
         return True
     if owner.name == name and (owner.instance == instance or not owner.connected):
         return True

@@ -22,9 +22,11 @@ from typing import NamedTuple
 from cmappd.core.messages import (
     Ack,
     Claim,
+    Detach,
     Done,
     Ended,
     Hello,
+    Leave,
     Logs,
     Maintain,
     Message,
@@ -57,6 +59,7 @@ class Stage(StrEnum):
 
 
 _STAY_IDLE = (
+    Detach,
     Status,
     Stop,
     Start,
@@ -71,8 +74,8 @@ _STAY_IDLE = (
     Done,
     Refused,
 )
-_STAY_OWNER = (Poll, Ack, Stop, Status, State, Ended, Done, Refused)
-_STAY_RELEASING = (State, Ended, Refused)
+_STAY_OWNER = (Poll, Ack, Stop, Status, State, Ended, Leave, Done, Refused)
+_STAY_RELEASING = (State, Ended, Leave, Refused)
 # Stages that a request has begun and its own answer ends.
 _AWAITING = frozenset({Stage.CLAIMING, Stage.RELEASING})
 
@@ -136,5 +139,5 @@ class Identity(NamedTuple):
     def may_say(self, message: Message) -> bool:
         """Whether this kind of peer may say this at all, whatever the application."""
         if self.administrator:
-            return not isinstance(message, Claim | Poll | Ack | Release)
+            return not isinstance(message, Claim | Poll | Ack | Release | Detach)
         return not isinstance(message, ADMINISTRATION)

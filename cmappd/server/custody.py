@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from cmappd.core.lifecycle import App
-from cmappd.core.messages import Claim, Ended, Message, Refused, Stop
+from cmappd.core.messages import Claim, Detach, Done, Ended, Leave, Message, Refused, Stop
 from cmappd.core.ownership import Owner, may_claim
 from cmappd.core.state import REST
 
@@ -79,7 +79,7 @@ class Custody:
     def refuse_stop(self, link: Link, stop: Stop, app: App, now: float) -> Refused | None:
         """A refusal for whoever may not stop the application: it is another manager's."""
         owner = self.owner
-        if owner is None or link.administrator or owner.name == link.name:
+        if owner is None or owner.released or link.administrator or owner.name == link.name:
             return None
         if now >= owner.expires(app.definition.manager.lease):
             return None
@@ -90,7 +90,7 @@ class Custody:
         """A fresh manager gets what its name has not acknowledged, a returning one its run's."""
         if run is not None:
             return next((one for one in self._concluded if one.outcome.run == run), None)
-        if self.owner is not None and self.owner.name == link.name:
+        if self.owner is not None and (self.owner.released or self.owner.name == link.name):
             return self.undelivered
         return None
 
@@ -130,6 +130,25 @@ class Custody:
         self._owner = None
         self.link = None
         self.undelivered = None
+
+    def hand_over(self) -> None:
+        """Await the next owner; the lease, and a result, are for whoever it will be."""
+        owner = self.owner
+        self._owner = owner.handing_over() if owner is not None else None
+        self.link = None
+
+    def detach(self, link: Link, detach: Detach) -> Refused | Done | None:
+        """The answer to whoever asks the owner to hand over; None when it has been asked to."""
+        owner = self.owner
+        if owner is None or owner.released:
+            return Done(detach.seq, f"nobody owns '{detach.app}'")
+        if owner.name != link.name:
+            return Refused(detach.seq, "busy", self._busy(detach.app))
+        if self.link is not None:
+            self.link.send(Leave(0))
+            return None
+        self.hand_over()
+        return Done(detach.seq, f"'{detach.app}' is handed over; its manager is not connected")
 
     def heed(self, app: App) -> None:
         """Hold back the results while somebody works on the application.

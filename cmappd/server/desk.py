@@ -7,7 +7,17 @@ from msgspec.structs import replace
 
 from cmappd.core.events import Event, Kill, Restart, Start, Stop
 from cmappd.core.lifecycle import App
-from cmappd.core.messages import Ack, Claim, Done, Maintain, Message, Refused, Release, State
+from cmappd.core.messages import (
+    Ack,
+    Claim,
+    Detach,
+    Done,
+    Maintain,
+    Message,
+    Refused,
+    Release,
+    State,
+)
 from cmappd.core.messages import Restart as AskRestart
 from cmappd.core.messages import Start as AskStart
 from cmappd.core.messages import Stop as AskStop
@@ -44,12 +54,13 @@ class Served(Protocol):
 class Desk:
     """The desk of one application. Only the application's task uses it."""
 
-    __slots__ = ("_maintenances", "_published", "_served", "_waiting")
+    __slots__ = ("_detaching", "_maintenances", "_published", "_served", "_waiting")
 
     def __init__(self, served: Served, maintenances: Maintenances) -> None:
         self._served = served
         self._maintenances = maintenances
         self._waiting = WaitingRoom()
+        self._detaching: list[tuple[Link, int]] = []  # who waits for the owner to hand over
         self._published: tuple[object, ...] = ()
 
     def hear(self, link: Link, message: Message) -> None:
@@ -63,12 +74,12 @@ class Desk:
                     served.custody.acknowledge(run)
                     served.save()
                 link.send(Done(seq))
-            case Release(seq):
+            case Release(seq, handover):
                 if served.custody.link is link:
-                    served.custody.release()
-                    served.save()
-                    served.log(f"{link.name} has released it; it runs on")
+                    self._release(link, handover=handover)
                 link.send(Done(seq))
+            case Detach():
+                self._detach(link, message)
             case Maintain():
                 self._maintain(link, message)
             case AskStop():
@@ -83,15 +94,19 @@ class Desk:
         """The connection of a peer has ended."""
         self._served.custody.lost(link)
         self._waiting.leave(link)
+        self._detaching = [one for one in self._detaching if one[0] is not link]
 
     def close(self, why: tuple[str, str]) -> None:
         """Nobody may wait in vain for an answer; ``why`` is a reason and a text."""
         self._waiting.dismiss(*why)
+        for link, seq in self._detaching:
+            link.send(Refused(seq, *why))
 
     def publish(self) -> None:
         """Answer who has waited long enough, and tell the owner of what it can see."""
         served = self._served
         self._waiting.answer(served.app)
+        self._answer_detaching()
         if served.custody.link is None:
             return
         visible = served.visible()
@@ -112,6 +127,36 @@ class Desk:
         served.save()
         link.send(served.state(claim.seq))
         self._published = served.visible()
+
+    def _release(self, link: Link, *, handover: bool) -> None:
+        served = self._served
+        if handover:
+            served.custody.hand_over()
+            served.log(f"{link.name} has handed it over; it runs on for its next owner")
+        else:
+            served.custody.release()
+            served.log(f"{link.name} has released it; it runs on")
+        served.save()
+
+    def _detach(self, link: Link, message: Detach) -> None:
+        served = self._served
+        answer = served.custody.detach(link, message)
+        if answer is None:
+            self._detaching.append((link, message.seq))
+            return
+        served.save()
+        link.send(answer)
+
+    def _answer_detaching(self) -> None:
+        """Whoever asked the owner to hand over is answered when it has; or is gone."""
+        custody = self._served.custody
+        if not self._detaching or custody.link is not None:
+            return
+        custody.hand_over()  # also where the owner went without a word
+        self._served.save()
+        for link, seq in self._detaching:
+            link.send(Done(seq, f"'{self._served.app.name}' is owned by nobody any more"))
+        self._detaching = []
 
     def _maintain(self, link: Link, message: Maintain) -> None:
         served = self._served

@@ -9,6 +9,7 @@ from cmappd.core.messages import (
     Ack,
     AppStatus,
     Claim,
+    Detach,
     Done,
     Hello,
     Logs,
@@ -39,7 +40,7 @@ from cmappd.server.supervisor import Supervisor
 from cmappd.server.upgrade import Upgrader
 from cmappd.server.world import World
 
-Asked = Claim | Stop | Start | Restart | Maintain  # of one application
+Asked = Claim | Detach | Stop | Start | Restart | Maintain  # of one application
 TEXT_SIZE = 8 * 1024  # characters; in JSON none takes more than six bytes
 
 
@@ -187,7 +188,7 @@ class Peer:
                 self.reader.read(message)
             case Reopen():
                 self.reader.reopen(message)
-            case Claim() | Stop() | Start() | Restart() | Maintain():
+            case Claim() | Detach() | Stop() | Start() | Restart() | Maintain():
                 self._ask(message)
             case Poll(seq):
                 assert self._owned is not None  # the session's table sees to that

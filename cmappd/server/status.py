@@ -72,7 +72,7 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         health_output=runner.checks.output,
         announced=run.announced if run is not None else Announced.NOTHING,
         status_text=run.status_text if run is not None else "",
-        owner=owner.name if owner is not None else None,
+        owner=owner.name if owner is not None and not owner.released else None,
         owner_silent_for=now - owner.heard if owner and not owner.connected else None,
         restarts=len(policy.recent(app.restarts, now, rule.window)),
         restart_limit=rule.limit if bounded else None,

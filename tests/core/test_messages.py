@@ -18,7 +18,9 @@ ALLOWED = {
     "Claim": {"seq", "app", "run", "start", "takeover"},
     "Poll": {"seq"},
     "Ack": {"seq", "run"},
-    "Release": {"seq"},
+    "Release": {"seq", "handover"},
+    "Detach": {"seq", "app"},
+    "Leave": {"seq"},
     "Stop": {"seq", "app", "kill"},
     "Status": {"seq", "apps"},
     "Start": {"seq", "app"},
@@ -102,7 +104,7 @@ def test_every_message_of_the_module_is_a_request_or_a_reply() -> None:
 def test_tags_are_the_names_in_lower_case_and_unique() -> None:
     tags = [kind.__struct_config__.tag for kind in (*REQUESTS, *REPLIES)]
     assert tags == [kind.__name__.lower() for kind in (*REQUESTS, *REPLIES)]
-    assert len(tags) == len(set(tags)) == 20
+    assert len(tags) == len(set(tags)) == 22
     assert {kind.__struct_config__.tag_field for kind in (*REQUESTS, *REPLIES)} == {"type"}
 
 

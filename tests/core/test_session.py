@@ -12,9 +12,11 @@ from cmappd.core.messages import (
     Ack,
     AppStatus,
     Claim,
+    Detach,
     Done,
     Ended,
     Hello,
+    Leave,
     Logs,
     Maintain,
     Message,
@@ -52,6 +54,7 @@ def say(kind: type[Message], seq: int = 1) -> Any:
         Start: ("db",),
         Restart: ("db",),
         Maintain: ("db",),
+        Detach: ("db",),
         Logs: ("db",),
         Welcome: ("1.0", "guest1", "b", "e"),
         State: (STATUS, "b", "e"),
@@ -74,6 +77,7 @@ LEGAL: dict[Stage, dict[type[Any], Stage]] = {
         Claim: CLAIMING,
         Status: IDLE,
         Stop: IDLE,
+        Detach: IDLE,
         Start: IDLE,
         Restart: IDLE,
         Maintain: IDLE,
@@ -94,11 +98,18 @@ LEGAL: dict[Stage, dict[type[Any], Stage]] = {
         Status: OWNER,
         State: OWNER,
         Ended: OWNER,
+        Leave: OWNER,
         Done: OWNER,
         Refused: OWNER,
         Release: RELEASING,
     },
-    RELEASING: {State: RELEASING, Ended: RELEASING, Refused: RELEASING, Done: IDLE},
+    RELEASING: {
+        State: RELEASING,
+        Ended: RELEASING,
+        Leave: RELEASING,
+        Refused: RELEASING,
+        Done: IDLE,
+    },
 }
 WAY_TO: dict[Stage, tuple[type[Message], ...]] = {
     GREETING: (),
@@ -158,6 +169,7 @@ CLOSING: dict[type[Message], tuple[tuple[type[Message], ...], ...]] = {
     Ack: ((Done,),),
     Release: ((Done,),),
     Stop: ((Done,), (Refused,)),
+    Detach: ((Done,), (Refused,)),
     Status: ((State, State, Done), (Done,), (Refused,)),
     Start: ((Done,), (Refused,)),
     Restart: ((Done,), (Refused,)),
@@ -257,7 +269,7 @@ def test_whatever_a_peer_says_is_taken_or_is_its_fault(words: list[tuple[Any, in
 
 # Identities --------------------------------------------------------------------------
 
-ONLY_MANAGERS = {Claim, Poll, Ack, Release}
+ONLY_MANAGERS = {Claim, Poll, Ack, Release, Detach}
 ONLY_ADMINISTRATORS = {Start, Restart, Maintain, Reload, Upgrade, Logs, Reopen}
 
 

@@ -79,8 +79,9 @@ Action = Connect | Close | Send | Log | Ready | Exit
 
 
 class Wish(Enum):
-    """What SIGTERM asked for so far."""
+    """What signals, or somebody in the guest, asked for so far."""
 
     FOLLOW = "follow"
+    DETACH = "detach"
     STOP = "stop"
     KILL = "kill"

@@ -4,7 +4,7 @@ from cmappd import reasons
 from cmappd.core.follow import link
 from cmappd.core.follow.actions import ATTEMPT, Close, Exit, Wish
 from cmappd.core.follow.following import Following, Stage
-from cmappd.core.follow.verdicts import exit_as
+from cmappd.core.follow.verdicts import detached, exit_as
 from cmappd.core.messages import Claim, Done, Message, Refused, Release, Reply, Stop
 
 SETTLE = 1.0  # seconds to wait until the server has noted that we know the outcome
@@ -35,6 +35,20 @@ def is_answer(f: Following, message: Reply) -> bool:
     return message.seq == f.claiming or goodbye
 
 
+def carry_out(f: Following, now: float) -> None:
+    """What was wished for, once the application is ours."""
+    if f.to_stop:
+        ask_to_stop(f)
+    else:
+        detach(f, now)
+
+
+def detach(f: Following, now: float) -> None:
+    """Hand the application over. It counts when the server has said that it knows."""
+    f.until = now + f.terms.lost_after
+    settle(f, None, now, Release(f.seq(), handover=True))
+
+
 def ask_to_stop(f: Following) -> None:
     """Have the application stopped, or killed: what SIGTERM asks for."""
     f.stopping = f.seq()
@@ -47,7 +61,7 @@ def finish(f: Following, end: Exit, now: float) -> None:
 
 
 def settle(f: Following, end: Exit | None, now: float, *requests: Message) -> None:
-    """Say this, and when it has arrived end so; with no end, claim again."""
+    """Say this, and when it has arrived end so; with no end, do what is wished for."""
     f.enter(Stage.SETTLING, now + SETTLE)
     f.exit = end
     f.settling = {request.seq for request in requests}
@@ -70,8 +84,10 @@ def settled(f: Following, now: float) -> None:
     elif f.settling:
         f.do(Close())
         link.retry(f, link.NO_ANSWER, now)
-    elif f.wish is not Wish.FOLLOW:
+    elif f.status is None and f.wish is not Wish.FOLLOW:
         f.end(exit_as(reasons.STOPPED, "before it was started", f.run))
+    elif f.wish is Wish.DETACH:
+        f.end(detached(f.run))
     else:
         f.step_until = now + ATTEMPT
         claim(f)

@@ -19,6 +19,8 @@ Rules:
   of its server or of its guest ends this: the link is tried for until the maintenance should
   be over, and for ``lost_after`` more. Afterwards what runs then is followed, and what is
   at rest ends this as ever. SIGTERM, and another owner, end it at any time.
+- To detach is to hand the ownership over, and counts only when the server has said that it knows:
+  where the link is lost before, a new one is tried for, for ``lost_after``.
 - Once a Claim was sent, the application may run: SIGTERM then ends only when it is stopped.
 """
 
@@ -27,7 +29,7 @@ from cmappd.core.follow import claim, link, news
 from cmappd.core.follow.actions import Action, Exit, Failure, Terms, Wish
 from cmappd.core.follow.following import Following, Stage
 from cmappd.core.follow.verdicts import exit_as, out_of_time
-from cmappd.core.messages import AppStatus, Done, Ended, Refused, Reply, State, Welcome
+from cmappd.core.messages import AppStatus, Done, Ended, Leave, Refused, Reply, State, Welcome
 from cmappd.core.wording import INFO, WARNING
 
 
@@ -49,7 +51,7 @@ class Follower:
 
     @property
     def wish(self) -> Wish:
-        """What SIGTERM asked for so far."""
+        """What was asked for so far."""
         return self._f.wish
 
     @property
@@ -112,6 +114,8 @@ class Follower:
             news.refused(f, message, now)
         elif isinstance(message, Done) and message.seq == f.stopping:
             claim.finish(f, exit_as(reasons.STOPPED, "", f.run), now)
+        elif isinstance(message, Leave):
+            self._detach(now)
         return f.flush()
 
     def link_lost(self, failure: Failure, now: float) -> list[Action]:
@@ -135,11 +139,11 @@ class Follower:
         if f.claiming is None:
             f.end(Exit(reasons.STOPPED, 0, "asked to end before anything was started"))
             return f.flush()
-        if f.wish is Wish.FOLLOW:
+        if not f.to_stop:
             f.limit = now + f.terms.stop_timeout
             if f.maintained:  # the link is not tried for so long any more
                 f.until = min(f.until, now + f.terms.lost_after)
-        f.wish = Wish.STOP if f.wish is Wish.FOLLOW else Wish.KILL
+        f.wish = Wish.KILL if f.to_stop else Wish.STOP
         how = "stop" if f.wish is Wish.STOP else "kill"
         f.say(f"asked to {how} the application", INFO)
         if f.stage is Stage.FOLLOWING:
@@ -147,3 +151,28 @@ class Follower:
         elif f.stage is not Stage.CLAIMING:
             f.say("it is stopped as soon as the server is heard again", WARNING)
         return f.flush()
+
+    def detach(self, now: float) -> list[Action]:
+        """SIGUSR1: hand the application over to its next owner, and end."""
+        self._detach(now)
+        return self._f.flush()
+
+    def _detach(self, now: float) -> None:
+        f = self._f
+        over = f.stage in (Stage.SETTLING, Stage.OVER) and f.exit is not None
+        if over or f.wish is Wish.DETACH:
+            return
+        if f.to_stop:
+            f.say("asked to detach, but the application is being stopped", WARNING)
+            return
+        if f.claiming is None:
+            f.end(Exit(reasons.SUCCESS, 0, "detached before anything was asked of the guest"))
+            return
+        f.wish = Wish.DETACH
+        f.say("asked to detach from the application", INFO)
+        if f.stage is Stage.FOLLOWING:
+            claim.detach(f, now)
+        elif f.stage is not Stage.CLAIMING:
+            f.say("it is handed over as soon as the server is heard again", WARNING)
+            if f.maintained:  # the link is not tried for so long any more
+                f.until = min(f.until, now + f.terms.lost_after)

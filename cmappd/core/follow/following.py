@@ -53,7 +53,7 @@ class Following:
         self.poll: int | None = None  # the unanswered poll
         self.stopping: int | None = None  # the unanswered stop
         self.settling: set[int] = set()  # unanswered requests of SETTLING
-        self.exit: Exit | None = None  # after SETTLING; None: claim again
+        self.exit: Exit | None = None  # after SETTLING; None: what is wished for is to be done
         self._seq = 0
         self._actions: list[Action] = []
 
@@ -66,6 +66,11 @@ class Following:
     def maintained(self) -> bool:
         """Whether, by the last word of the guest, somebody works on the application."""
         return self.maintained_until is not None
+
+    @property
+    def to_stop(self) -> bool:
+        """Whether the application is to be stopped."""
+        return self.wish in (Wish.STOP, Wish.KILL)
 
     def note(self, state: State, now: float) -> None:
         """Take the last word of the guest for the truth."""

@@ -99,4 +99,6 @@ def give_up(f: Following) -> None:
         f.end(exit_as(reasons.UNREACHABLE, f"{last}{unknown}", None))
     else:
         text = f"the application's state is unknown; last: {last}"
+        if f.wish is Wish.DETACH:
+            text = f"asked to detach, and the guest may not know; {text}"
         f.end(exit_as(reasons.LOST, text, f.run))

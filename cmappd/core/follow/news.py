@@ -4,9 +4,10 @@ from cmappd import reasons
 from cmappd.core import wording
 from cmappd.core.follow import link
 from cmappd.core.follow.actions import Close, Exit, Failure, Log, Ready, Wish
-from cmappd.core.follow.claim import ask_to_stop, claim, finish, settle
+from cmappd.core.follow.claim import carry_out, claim, finish, settle
 from cmappd.core.follow.following import Following, Stage
 from cmappd.core.follow.verdicts import (
+    detached,
     exit_after,
     exit_as,
     is_over,
@@ -45,7 +46,7 @@ def _take_up(f: Following, state: State, now: float) -> None:
     f.enter(Stage.FOLLOWING, now + f.interval)
     _note(f, state, now)
     if f.wish is not Wish.FOLLOW:
-        ask_to_stop(f)
+        carry_out(f, now)
     elif _has_started(f):
         finish(f, _started(f), now)
     elif before is None or guest is None or f.maintained:
@@ -136,7 +137,10 @@ def refused(f: Following, refused: Refused, now: float) -> None:
         link.lost(f, Failure(reasons.UNREACHABLE, f"refused: {text}"), now)
         return
     unknown = f.stage is Stage.CLAIMING and reason is reasons.UNKNOWN_STATUS
-    if unknown and f.wish is not Wish.FOLLOW and f.run is not None:
+    if f.wish is Wish.DETACH and reason is reasons.BUSY:  # the server knows: there is a next owner
+        f.end(detached(f.run))
+        return
+    if unknown and f.to_stop and f.run is not None:
         f.say("the server does not know that run", WARNING)
         f.status = None
         claim(f)  # as a new manager would, to stop whatever runs now

@@ -14,6 +14,11 @@ def exit_as(reason: Reason, text: str, run: str | None) -> Exit:
     return Exit(reason, reason.code, f"{reason.meaning}: {text}" if text else reason.meaning, run)
 
 
+def detached(run: str | None) -> Exit:
+    """The exit of a manager that has handed the application over."""
+    return Exit(reasons.SUCCESS, 0, "detached: the application runs on for its next owner", run)
+
+
 def refusal(refused: Refused) -> Failure:
     """Why a request was refused, as one of cmappmgr's own reasons."""
     reason = reasons.BY_NAME.get(refused.reason)
@@ -25,7 +30,7 @@ def refusal(refused: Refused) -> Failure:
 def exit_after(outcome: Outcome, wish: Wish, *, rebooted: bool) -> Exit:
     """The exit for the outcome of the run that was followed."""
     reason, code = policy.verdict(outcome)
-    if wish is not Wish.FOLLOW and outcome.cause in REQUESTED:
+    if wish in (Wish.STOP, Wish.KILL) and outcome.cause in REQUESTED:
         # Whoever was quicker to stop it, it is stopped as we were asked to see to.
         reason, code = reasons.STOPPED, 0
     elif rebooted and reason is reasons.UNKNOWN_STATUS:
