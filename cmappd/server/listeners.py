@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import os
 import socket
+import stat
 import time
 from collections.abc import AsyncIterator, Iterable
 from functools import partial
-from typing import Any
 
 from cmappd.core.config import Address, Config, Tls
 from cmappd.errors import CmappdError, ConfigError
@@ -82,27 +82,17 @@ class Listeners:
     async def open_control(self, path: str) -> None:
         """Listen on the control socket. Raises ConfigError."""
         given = self._given.take(f"{CONTROL} {path}")
-        if given:
-            await self._serve_control(sock=socket.socket(fileno=given[0]))
-        else:
-            await self._make_control(path)
-        self._path = path
-
-    async def _serve_control(self, **where: Any) -> None:
-        self._control = await asyncio.get_running_loop().create_unix_server(
-            lambda: ControlConnection(self._office, os.geteuid()), backlog=BACKLOG, **where
-        )
-
-    async def _make_control(self, path: str) -> None:
-        # asyncio removes the socket of an earlier server, and nothing else; the lock on the
-        # state directory says that nobody uses it.
-        mask = os.umask(0o177)
+        sock = socket.socket(fileno=given[0]) if given else socket.socket(socket.AF_UNIX)
         try:
-            await self._serve_control(path=path)
+            if not given:
+                _bind(sock, path)
+            self._control = await asyncio.get_running_loop().create_unix_server(
+                lambda: ControlConnection(self._office, os.geteuid()), sock=sock, backlog=BACKLOG
+            )
         except OSError as error:
+            sock.close()
             raise ConfigError(f"cannot listen on {path}: {error.strerror or error}") from error
-        finally:
-            os.umask(mask)
+        self._path = path
 
     def pause(self) -> None:
         """Accept nobody any more: who connects waits for whoever is given the sockets."""
@@ -134,3 +124,19 @@ def _name(address: Address) -> str:
 
 def _fds(servers: Iterable[asyncio.Server]) -> list[int]:
     return [sock.fileno() for server in servers for sock in server.sockets]
+
+
+def _bind(sock: socket.socket, path: str) -> None:
+    """Take the path for us alone, also where the socket of an earlier server has it: the lock on
+    the state directory says that nobody uses that. Raises OSError.
+
+    Nothing waits in here: what is launched meanwhile would inherit the umask.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+    mask = os.umask(0o177)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(mask)

@@ -1,6 +1,8 @@
 """What an application is launched with, and how it is checked, as its definition says."""
 
+import grp
 import os
+import pwd
 import socket
 from pathlib import Path
 from typing import Any
@@ -124,3 +126,49 @@ def test_an_http_check(tmp_path: Path) -> None:
     with Service(serve) as service:
         health = {"http": service.url, "http_body": "well", "interval": "20ms", "failures": 1}
         play(tmp_path, shell("sleep 600", health=health, start={"ready": "health"}), scene)
+
+
+def status_of(pid: int) -> dict[str, str]:
+    """/proc/PID/status, by the names of its lines."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+async def running(db: Supervisor) -> int:
+    answer = await start(db)
+    assert isinstance(answer, Done), answer
+    assert db.app.run is not None
+    assert db.app.run.pid is not None
+    return db.app.run.pid
+
+
+def test_the_kernel_says_so_of_a_process(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("FROM_FILE=yes\n")
+    keys = {"umask": "0027", "nice": 3, "no_new_privileges": True, "environment_file": str(file)}
+
+    async def scene(_: Ground, db: Supervisor) -> None:
+        pid = await running(db)
+        found = status_of(pid)
+        assert (found["Umask"], found["NoNewPrivs"]) == ("0027", "1")
+        assert os.getpriority(os.PRIO_PROCESS, pid) == os.nice(0) + 3
+        assert b"FROM_FILE=yes" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+    play(tmp_path, shell("exec sleep 600", **keys), scene)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("chosen", [None, ["daemon", "7"]])
+def test_the_kernel_says_so_of_its_groups(chosen: list[str] | None, tmp_path: Path) -> None:
+    user = pwd.getpwnam("nobody")
+    usual = os.getgrouplist(user.pw_name, user.pw_gid)
+    wanted = usual if chosen is None else [grp.getgrnam("daemon").gr_gid, 7]
+    keys = {} if chosen is None else {"supplementary_groups": chosen}
+
+    async def scene(_: Ground, db: Supervisor) -> None:
+        found = status_of(await running(db))
+        assert found["Uid"].split() == [str(user.pw_uid)] * 4
+        assert found["Gid"].split() == [str(user.pw_gid)] * 4
+        assert set(map(int, found["Groups"].split())) == {*wanted}
+
+    play(tmp_path, shell("exec sleep 600", user="nobody", **keys), scene)

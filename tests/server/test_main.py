@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -308,3 +310,14 @@ def test_what_a_manager_said_during_a_pause_of_the_server_counts(tmp_path: Path)
         assert (state.status.pid, state.status.goal) == (pid, "up")
         # From then on it is silent, and that counts.
         guest.control().wait_app("db", lambda status: status.goal == "down")
+
+
+def test_the_umask_of_the_control_socket_is_nobody_elses(tmp_path: Path) -> None:
+    apps = "".join(shell(f"db{n}", "exec sleep 600", autostart=True) for n in range(5))
+    own = re.findall(r"^Umask:\t(\d+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    with Guest(tmp_path, apps).started() as guest:
+        assert stat.S_IMODE(guest.control_path.stat().st_mode) == 0o600
+        for n in range(5):
+            status = guest.control().wait_app(f"db{n}", lambda status: status.phase == "running")
+            said = Path(f"/proc/{status.pid}/status").read_text()
+            assert re.findall(r"^Umask:\t(\d+)$", said, re.MULTILINE) == own
