@@ -1,0 +1,19 @@
+"""The guest of these tests: booted once, for all of them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.guest_vm.image import CannotError, image
+from tests.guest_vm.vm import Vm
+
+
+@pytest.fixture(scope="session")
+def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
+    """A guest with cgroups of version 2, and nothing else on it."""
+    try:
+        made = Vm(tmp_path_factory.mktemp("vm"), image())
+    except CannotError as error:
+        pytest.skip(str(error))
+    with made:
+        yield made
