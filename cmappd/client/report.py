@@ -10,7 +10,10 @@ from cmappd.core.follow.actions import Exit
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What the report says. Times are UTC; ``code`` is the exit code of cmappmgr."""
+    """What the report says. Times are UTC; ``code`` is the exit code of cmappmgr.
+
+    ``earlier``: it tells the end of a run that this manager has neither started nor followed.
+    """
 
     reason: str
     code: int
@@ -22,6 +25,7 @@ class Report(msgspec.Struct, frozen=True):
     exit_code: int | None
     signal: int | None
     detail: str | None
+    earlier: bool
     started: str
     ended: str
 
@@ -40,6 +44,7 @@ def make(end: Exit, app: str, guest: str | None, started: float, ended: float) -
         exit_code=None if outcome is None else outcome.status.code,
         signal=None if outcome is None else outcome.status.signal,
         detail=None if outcome is None else outcome.detail,
+        earlier=end.earlier,
         started=_utc(started),
         ended=_utc(ended),
     )

@@ -28,6 +28,7 @@ def test_it_says_all_that_is_known(tmp_path: Path) -> None:
         "exit_code": None,
         "signal": 15,
         "detail": "3 times",
+        "earlier": False,
         "started": "1970-01-01T00:00:00Z",
         "ended": "1970-01-01T00:01:01Z",
     }

@@ -403,7 +403,14 @@ def test_a_refusal_ends_also_a_reconnection() -> None:
 def test_a_failure_that_nobody_was_told_is_told_to_the_next_manager() -> None:
     follower = greeted()
     follower.message(Ended(2, "oracle", EXIT_3), 1.0)
-    assert ending(follower.tick(2.0)).code == 3
+    end = ending(follower.tick(2.0))
+    assert (end.code, end.earlier) == (3, True)
+
+
+def test_the_end_of_the_run_that_is_followed_is_not_an_earlier_one() -> None:
+    follower = following()
+    follower.message(Ended(0, "oracle", EXIT_3), 1.0)
+    assert not ending(follower.tick(2.0)).earlier
 
 
 @pytest.mark.parametrize("cause", [Cause.MANAGER, Cause.SHUTDOWN, Cause.UNKNOWN])

@@ -66,13 +66,17 @@ class Ready(NamedTuple):
 
 
 class Exit(NamedTuple):
-    """End the process with this code. ``outcome`` is how the run ended, where that is known."""
+    """End the process with this code. ``outcome`` is how the run ended, where that is known.
+
+    With ``earlier`` it is the end of a run that this manager has neither started nor followed.
+    """
 
     reason: Reason
     code: int
     text: str
     run: str | None = None
     outcome: Outcome | None = None
+    earlier: bool = False
 
 
 Action = Connect | Close | Send | Log | Ready | Exit

@@ -94,7 +94,8 @@ def ended(f: Following, ended: Ended, now: float) -> None:
     if f.maintained:  # while it is on, no result is said
         f.say(wording.MAINTENANCE_OVER, INFO)
     end = exit_after(outcome, f.wish, rebooted=f.rebooted)
-    stale = f.status is None and f.wish is Wish.FOLLOW and is_stale(outcome)
+    earlier = f.status is None
+    stale = earlier and f.wish is Wish.FOLLOW and is_stale(outcome)
     severity = INFO if end.code == 0 or stale else ERROR
     f.do(Log(wording.Line(end.text, severity), outcome.run))
     if severity == ERROR:
@@ -105,7 +106,7 @@ def ended(f: Following, ended: Ended, now: float) -> None:
     requests: list[Message] = [Ack(f.seq(), outcome.run)]
     if again:
         requests.append(Release(f.seq()))
-    settle(f, None if again else end, now, *requests)
+    settle(f, None if again else end._replace(earlier=earlier), now, *requests)
 
 
 def _conclude(f: Following, state: State, now: float) -> None:
