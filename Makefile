@@ -6,6 +6,7 @@
 #   make chaos           the chaos test for longer: SEED= repeats one, MINUTES= says how long
 #   make check           format, lint and types
 #   make bench           the measurements
+#   make bench-cluster   the times of recovery in a real cluster, as a table; needs root
 #   make install         into prefix=/usr/local, below DESTDIR if that is set
 #   make uninstall       the reverse; configuration, logs and certificates stay
 #
@@ -37,7 +38,7 @@ cmappmgr = client.manager
 cmappctl = client.control
 PROGRAMS = cmappserver cmappmgr cmappctl
 
-.PHONY: help demo test test-cluster chaos check bench install install-files uninstall clean
+.PHONY: help demo test test-cluster chaos check bench bench-cluster install install-files uninstall clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -96,6 +97,7 @@ install-files:
 	    to='$(DESTDIR)$(unitdir)'/$$(basename "$$unit" .in); \
 	    sed 's|@bindir@|$(bindir)|' "$$unit" >"$$to" && chmod 644 "$$to" || exit 1; \
 	done
+	install -D -m 755 cluster/pacemaker/app '$(DESTDIR)$(ocfdir)/cmappd/app'
 	install -m 644 completions/* '$(DESTDIR)$(completionsdir)'
 	install -m 644 README.md CHANGELOG.md LICENSE docs/*.md '$(DESTDIR)$(docdir)'
 	cp -R examples/. '$(DESTDIR)$(docdir)/examples'
@@ -116,7 +118,11 @@ uninstall:
 	    '$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(page)))/$(page)')
 	rm -f $(foreach unit,$(notdir $(basename $(wildcard cluster/systemd/*.in))), \
 	    '$(DESTDIR)$(unitdir)/$(unit)')
+	rm -f '$(DESTDIR)$(ocfdir)/cmappd/app'
 	rm -f $(foreach name,$(notdir $(wildcard completions/*)),'$(DESTDIR)$(completionsdir)/$(name)')
+
+bench-cluster: $(READY)
+	@$(RUN) -m tests.cluster $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -14,6 +14,7 @@ EXPECTED = {
     *(f"usr/share/man/man{name[-1]}/{name}" for name in PAGES),
     "usr/lib/systemd/system/cmappserver.service",
     "usr/lib/systemd/system/cmappmgr@.service",
+    "usr/lib/ocf/resource.d/cmappd/app",
     "usr/share/bash-completion/completions/cmappctl",
     "usr/share/bash-completion/completions/cmappmgr",
     *(f"usr/share/doc/cmappd/{name}" for name in ("README.md", "CHANGELOG.md", "LICENSE")),

@@ -1,0 +1,230 @@
+"""A real cluster of two nodes, the VMs that it runs, and what may be asked of them."""
+
+import contextlib
+import os
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+from tests.certificates import Authority
+from tests.cluster import nodes
+from tests.cluster.guests import GUESTS, Disk, Guest, hosts_file
+from tests.cluster.hypervisor import Hypervisor, Vm
+from tests.cluster.machines import PATIENCE, Machine, Switch, wait_for
+
+NEEDED = ("corosync", "pacemakerd", "cibadmin", "crm_mon", "unshare", "setpriv", "nsenter", "ip")
+
+
+def why_not() -> str:
+    """Why there can be no cluster here; nothing, where there can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    missing = [program for program in NEEDED if shutil.which(program) is None]
+    if missing:
+        return f"needs {', '.join(missing)} (packages pacemaker, corosync and pacemaker-cli-utils)"
+    return ""
+
+
+class Cluster:
+    """Two nodes; the programs of Pacemaker are run in one that has power."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.nodes: dict[str, Machine] = {}
+        self._switch = Switch()
+        nodes.prepare(folder)
+        authority = Authority(folder / "pki")
+        self.disk = Disk(folder / "disk")
+        self.guests = {name: Guest(name, folder / name, authority, self.disk) for name in GUESTS}
+        self.hypervisor = Hypervisor(folder / "harness/harness.sock", self.nodes)
+        for name, guest in self.guests.items():
+            self.hypervisor.vms[name] = Vm(lambda guest=guest: guest.boot(self._switch))  # type: ignore[misc]
+        for number, name in enumerate(nodes.NODES, 1):
+            config = folder / name / "etc/cmappd/cmappmgr.toml"
+            config.write_text(hosts_file(authority, number))
+            config.chmod(0o600)
+            self.boot(name)
+        self.wait_online(*nodes.NODES)
+
+    def close(self) -> None:
+        """End all of it."""
+        self.hypervisor.close()
+        for node in self.nodes.values():
+            node.kill()
+        self._switch.close()
+
+    # Power ---------------------------------------------------------------------------
+
+    def boot(self, name: str) -> None:
+        """Give a node power."""
+        self.nodes[name] = nodes.boot(name, self._switch, self.folder)
+
+    def kill(self, name: str) -> None:
+        """Take a node's power, and with it that of the VMs there."""
+        self.hypervisor.power_off(name)
+
+    def guest_machine(self, name: str) -> Machine:
+        """The machine of a VM that runs."""
+        machine = self.hypervisor.vms[name].machine
+        assert machine is not None, f"{name} does not run"
+        return machine
+
+    def cut(self, name: str) -> None:
+        """Cut a node's link, and with it those of the VMs there."""
+        self.nodes[name].cut()
+        for vm in self.hypervisor.vms.values():
+            if vm.machine is not None and vm.node == name:
+                vm.machine.cut()
+
+    def restart(self) -> None:
+        """Begin anew, with nodes that know of nothing."""
+        for name in list(self.nodes):
+            self.kill(name)
+        self._forget()
+        for name in nodes.NODES:
+            nodes.reset(self.folder / name)
+            self.boot(name)
+        self.wait_online(*nodes.NODES)
+
+    def restart_pacemaker(self, name: str) -> None:
+        """Stop Pacemaker and Corosync at a node in order, and start them again."""
+        node = self.nodes[name]
+        node.run("sh", "-c", "kill -TERM $(pidof pacemakerd)")
+        wait_for(lambda: not self.processes_in(name, "pacemakerd"), "the end of Pacemaker")
+        node.run("corosync-cfgtool", "-H")
+        wait_for(lambda: not self.processes_in(name, "corosync"), "the end of Corosync")
+        node.run("sh", "-c", nodes.START)
+
+    def processes_in(self, machine: str, words: str) -> list[int]:
+        """The processes of a node or a guest whose command line has these words."""
+        found = []
+        where = self.nodes.get(machine) or self.guest_machine(machine)
+        for pid in where.pids():
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if words in line:
+                    found.append(pid)
+        return found
+
+    # What the guests declare -----------------------------------------------------------
+
+    def declare(self, guest: str, *apps: str, **keys: Any) -> None:
+        """Have a guest declare applications, which obey."""
+        for app in apps:
+            self.guests[guest].define(app, **keys)
+        self.guests[guest].write()
+
+    def violations(self) -> str:
+        """What the applications or the hypervisor saw that must never be."""
+        return self.disk.violations() + "".join(self.hypervisor.violations)
+
+    def _forget(self) -> None:
+        self.hypervisor.violations.clear()
+        self.hypervisor.fenced.clear()
+        self.disk.clear()
+        for guest in self.guests.values():
+            guest.forget()
+
+    # What Pacemaker is told ----------------------------------------------------------
+
+    def run(self, *words: str | Path, check: bool = True) -> str:
+        """Run a program in the first node that has power; what it writes."""
+        done = next(iter(self.nodes.values())).run(*words, check=False)
+        assert not check or done.returncode == 0, (words, done.stdout, done.stderr)
+        return done.stdout
+
+    def load(self, resources: str, constraints: str = "") -> None:
+        """Add resources with their constraints, as one change."""
+        self.run(
+            "cibadmin", "--modify", "--allow-create", "--xml-text",
+            f"<configuration><resources>{resources}</resources>"
+            f"<constraints>{constraints}</constraints></configuration>",
+        )  # fmt: skip
+
+    def clear(self) -> None:
+        """Stop and forget all resources, and give power to all nodes."""
+        for name in nodes.NODES:
+            if name not in self.nodes:
+                self.boot(name)
+        self.wait_online(*nodes.NODES)
+        self._default_role("Stopped")
+        wait_for(lambda: not self.active() and self.idle(), "all to stop", every=0.1)
+        self.run("crm_resource", "--cleanup")
+        wait_for(self.idle, "the cleanup", every=0.1)
+        self.run("cibadmin", "--replace", "--xml-text", "<constraints/>")
+        self.run("cibadmin", "--replace", "--xml-text", nodes.RESOURCES)
+        self._default_role("Started")
+        assert self.violations() == ""
+        self._forget()
+        wait_for(self.idle, "the end of all", every=0.1)
+
+    def _default_role(self, role: str) -> None:
+        self.run("crm_attribute", "--type", "rsc_defaults", "--name", "target-role",
+                 "--update", role)  # fmt: skip
+
+    # What Pacemaker says -------------------------------------------------------------
+
+    def status(self) -> ET.Element:
+        """What crm_mon says, or nothing while it cannot say anything."""
+        words = ("crm_mon", "-1", "--output-as=xml", "--inactive", "--include=failcounts,failures")
+        try:
+            return ET.fromstring(self.run(*words, check=False))
+        except ET.ParseError:
+            return ET.Element("none")
+
+    def idle(self) -> bool:
+        """Whether there is nothing that the cluster still wants to do."""
+        dc = re.search(r"node(\d)", self.run("crmadmin", "--dc_lookup", check=False))
+        if dc is None:
+            return False
+        return "S_IDLE" in self.run("crmadmin", "--status", dc[0], check=False)
+
+    def wait_online(self, *names: str) -> None:
+        """Wait until these are members of the cluster, and no others."""
+
+        def online() -> bool:
+            found = self.status().findall("nodes/node[@online='true'][@pending='false']")
+            return {node.get("name") for node in found} == set(names)
+
+        wait_for(online, f"{names} online", every=0.1)
+
+    def active(self) -> dict[str, list[str]]:
+        """The resources that are active, each with the nodes where it is."""
+        return {
+            str(resource.get("id")): [str(node.get("name")) for node in resource.findall("node")]
+            for resource in self.status().iter("resource")
+            if resource.get("id") != "switch" and resource.get("active") == "true"
+        }
+
+    def is_at(self, node: str, *resources: str) -> bool:
+        """Whether these are there, all of them in order, and nowhere else."""
+        found = {
+            str(one.get("id")): [str(node.get("name")) for node in one.findall("node")]
+            for one in self.status().iter("resource")
+            if one.get("role") == "Started" and one.get("failed") == "false"
+        }
+        return all(found.get(resource) == [node] for resource in resources)
+
+    def wait_at(self, node: str, *resources: str, seconds: float = PATIENCE) -> None:
+        """Wait until it is so, and the cluster has nothing more to do."""
+        what = f"{resources} at {node}"
+        wait_for(lambda: self.is_at(node, *resources), what, seconds, every=0.05)
+
+    def settle(self) -> None:
+        """Wait until the cluster has nothing more to do."""
+        wait_for(self.idle, "the cluster to be idle", every=0.1)
+
+    def failures(self, resource: str) -> int:
+        """The fail-count of a resource, over all nodes."""
+        return sum(
+            int(str(history.get("fail-count", 0)).replace("INFINITY", "1000000"))
+            for history in self.status().iter("resource_history")
+            if history.get("id") == resource
+        )
+
+    def package_log(self, node: str, resource: str) -> str:
+        """What the manager and the agent have written there."""
+        path = self.folder / node / "var/log/cmappd" / f"{resource}.log"
+        return path.read_text() if path.exists() else ""

@@ -1,0 +1,59 @@
+"""The cluster: one for all tests, cleared after each."""
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.cluster import nodes
+from tests.cluster.cluster import Cluster, why_not
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[FAILED] = report.failed
+    return report
+
+
+@pytest.fixture(scope="session")
+def session_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The cluster itself."""
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> None:
+    """Not here: the processes of the cluster come and go; with it all of them end."""
+
+
+@pytest.fixture
+def cluster(session_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Two nodes without resources; afterwards nobody may have seen what must not be."""
+    yield session_cluster
+    try:
+        assert not request.node.stash[FAILED], "the test has failed; the logs are below"
+        session_cluster.clear()
+    except BaseException:
+        print_logs(session_cluster)
+        session_cluster.restart()
+        raise
+
+
+def print_logs(cluster: Cluster) -> None:
+    """For people who read of a failure."""
+    print(cluster.run("crm_mon", "-1frn", check=False))
+    print(nodes.logs(cluster.folder))
+    for folder in (guest.folder for guest in cluster.guests.values()):
+        for path in sorted(folder.glob("*.log")):
+            print(f"---- {folder.name} {path.name}\n{path.read_text(errors='replace')[-4000:]}")

@@ -1,0 +1,430 @@
+"""The agent for Pacemaker does what it promises, action by action."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.end_to_end.causes.people import STUBBORN
+from tests.end_to_end.harness import Scene
+from tests.end_to_end.ocf import AGENT, LIBRARY, TESTER, Agent
+from tests.end_to_end.programs import wait_for
+from tests.end_to_end.proxy import Proxy
+
+OK, GENERIC, ARGS, UNIMPLEMENTED, PERM, INSTALLED, CONFIGURED, NOT_RUNNING = range(8)
+
+pytestmark = [
+    pytest.mark.root,  # as it runs in a cluster
+    pytest.mark.skipif(not LIBRARY.exists(), reason="needs resource-agents"),
+]
+
+Make = Callable[..., Agent]
+
+
+@pytest.fixture
+def make(scene: Scene) -> Iterator[Make]:
+    """Makes resources; their managers end with the test."""
+    agents: list[Agent] = []
+
+    def made(**parameters: str) -> Agent:
+        agents.append(Agent(scene, **parameters))
+        return agents[-1]
+
+    yield made
+    for agent in agents:
+        agent.close()
+
+
+@pytest.fixture
+def agent(scene: Scene, make: Make) -> Agent:
+    """A resource for an application that obeys, in a guest that runs."""
+    scene.guest.obedient("db")
+    scene.guest.start()
+    return make()
+
+
+# What it says of itself ------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("xmllint") is None, reason="needs xmllint (libxml2-utils)")
+def test_the_metadata_is_valid(scene: Scene, make: Make) -> None:
+    code, said = make()("meta-data")
+    done = subprocess.run(
+        ["xmllint", "--noout", "--valid", "-"],
+        cwd="/usr/share/resource-agents",  # where its document type is
+        input=said,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (code, done.returncode, done.stderr) == (OK, 0, "")
+
+
+def test_the_metadata_has_every_parameter_that_is_used_and_every_action(make: Make) -> None:
+    tree = ET.fromstring(make()("meta-data")[1])
+    used = set(re.findall(r"OCF_RESKEY_([a-z_]+)", AGENT.read_text()))
+    named = {str(each.get("name")) for each in tree.iter("parameter")}
+    assert named == {name for name in used if not name.endswith("_default")}
+    actions = {str(each.get("name")) for each in tree.iter("action")}
+    usage = make()("usage")[1]
+    assert actions == set(usage.partition("{")[2].partition("}")[0].split("|"))
+
+
+@pytest.mark.skipif(not TESTER.exists(), reason="needs ocf-tester (resource-agents)")
+@pytest.mark.skipif(shutil.which("xmllint") is None, reason="needs xmllint (libxml2-utils)")
+def test_ocf_tester_passes(agent: Agent) -> None:
+    pairs = [f"{key}={value}" for key, value in agent.parameters.items()]
+    options = [word for pair in pairs for word in ("-o", pair)]
+    done = subprocess.run(
+        [TESTER, "-n", "db", *options, AGENT],
+        env=agent.environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed all tests" in done.stdout
+
+
+# A life ----------------------------------------------------------------------------------
+
+
+def test_a_life(scene: Scene, agent: Agent) -> None:
+    assert agent.code("validate-all") == OK
+    assert agent.code("monitor") == NOT_RUNNING
+    assert agent.code("stop") == OK
+    assert agent("start") == (OK, "")
+    pid = scene.guest.pid_of("db")
+    assert agent.code("start") == OK
+    assert agent.code("monitor") == OK
+    assert scene.guest.pids("db") == [pid]
+    assert agent("stop") == (OK, "")
+    assert not scene.guest.pids("db")
+    assert agent.code("monitor") == NOT_RUNNING
+    assert agent.code("stop") == OK
+    assert agent.code("promote") == UNIMPLEMENTED
+
+
+def test_start_returns_when_the_application_is_ready(scene: Scene, make: Make) -> None:
+    check = {"command": ["/usr/bin/test", "-e", str(scene.folder / "well")], "interval": "200ms"}
+    scene.guest.define("db", "/bin/sleep", "600", start={"ready": "health"}, health=check)
+    scene.guest.start()
+    agent = make()
+    with agent.begin("start") as starting:
+        scene.guest.wait_status("db", phase="starting", owner="vmhost1")
+        assert starting.poll() is None
+        (scene.folder / "well").touch()
+        assert starting.wait(20) == OK
+    assert agent.code("stop") == OK
+
+
+def test_start_waits_for_a_guest_that_boots(scene: Scene, make: Make) -> None:
+    scene.guest.define("db", "/bin/sleep", "600")
+    agent = make(config=scene.host(connect_timeout="500ms"))
+    with agent.begin("start") as starting:
+        wait_for(lambda: agent.log.exists() and "trying again" in agent.log.read_text())
+        assert starting.poll() is None
+        scene.guest.start()
+        assert starting.wait(20) == OK
+    assert agent.code("stop") == OK
+
+
+def test_start_says_itself_that_the_guest_does_not_come(scene: Scene, make: Make) -> None:
+    code, said = make(config=scene.host(connect_timeout="500ms"))("start", timeout=8)
+    assert code == GENERIC
+    assert "ocf-exit-reason:db: no connection within connect_timeout" in said
+
+
+def test_start_waits_for_the_lease_of_a_manager_that_is_gone(scene: Scene, make: Make) -> None:
+    scene.guest.define("db", "/bin/sleep", "600", manager={"lease": "5s"})
+    scene.guest.start()
+    other = scene.manager("db", config=scene.host(scene.authority.manager("vmhost2")))
+    other.wait_said("running")
+    pid = scene.guest.pid_of("db")
+    other.kill()
+    agent = make()
+    assert agent.code("start") == OK
+    assert scene.guest.pids("db") == [pid]
+    assert "owned by vmhost2" in agent.log.read_text()
+    assert agent.code("stop") == OK
+
+
+# Failures --------------------------------------------------------------------------------
+
+
+def test_a_death_is_a_failure_with_its_reason_and_the_next_start_is_good(
+    scene: Scene, agent: Agent
+) -> None:
+    assert agent.code("start") == OK
+    scene.guest.order("db", 3)
+    wait_for(lambda: agent.code("monitor") != OK)
+    assert agent("monitor") == (GENERIC, "ocf-exit-reason:db: ended by itself, exit code 3\n")
+    assert agent.code("stop") == OK
+    assert agent.code("start") == OK
+    assert agent.code("stop") == OK
+
+
+def test_a_killed_manager_is_a_failure_and_no_stop(scene: Scene, agent: Agent) -> None:
+    assert agent.code("start") == OK
+    agent.kill_manager()
+    assert "its manager ended without a word" in agent("monitor")[1]
+    assert scene.guest.pids("db")
+    assert agent.code("stop") == OK
+    assert not scene.guest.pids("db")
+
+
+def test_an_old_failure_does_not_fail_a_start(scene: Scene, agent: Agent) -> None:
+    """Of a run that ended while nobody followed it; the cluster knows that something was wrong."""
+    assert agent.code("start") == OK
+    agent.kill_manager()
+    scene.guest.order("db", 9)
+    scene.guest.wait_status("db", phase="failed")
+    assert agent.code("stop") == OK
+    assert agent.code("start") == OK
+    assert "exit code 9; trying again" in agent.log.read_text()
+    assert agent.code("stop") == OK
+
+
+def missing_config(scene: Scene, make: Make) -> Agent:
+    return make(config="/nonexistent/cmappmgr.toml")
+
+
+def missing_program(scene: Scene, make: Make) -> Agent:
+    return make(program="/nonexistent/cmappmgr")
+
+
+def bad_config(scene: Scene, make: Make) -> Agent:
+    (scene.folder / "bad.toml").write_text("gusts = 1\n")
+    return make(config=str(scene.folder / "bad.toml"))
+
+
+def no_name(scene: Scene, make: Make) -> Agent:
+    agent = make()
+    del agent.environment["OCF_RESKEY_app"]
+    return agent
+
+
+def no_number(scene: Scene, make: Make) -> Agent:
+    return make(answer_timeout="2s")
+
+
+def unwritable_log(scene: Scene, make: Make) -> Agent:
+    return make(log=str(scene.folder))
+
+
+def unknown_application(scene: Scene, make: Make) -> Agent:
+    return make(app="oracle")
+
+
+def denied(scene: Scene, make: Make) -> Agent:
+    scene.guest.managers = {"vmhost1": {"apps": ["web"]}}
+    return make()
+
+
+def refused_certificate(scene: Scene, make: Make) -> Agent:
+    return make(config=scene.host(server_name="guest2"))
+
+
+def does_not_start(scene: Scene, make: Make) -> Agent:
+    scene.guest.define("db", "/nonexistent")
+    return make()
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "reason"),
+    [
+        (missing_config, INSTALLED, "there is no file /nonexistent/cmappmgr.toml"),
+        (missing_program, INSTALLED, "there is no program /nonexistent/cmappmgr"),
+        (bad_config, ARGS, "gusts"),
+        (no_name, CONFIGURED, "the parameter app is required"),
+        (no_number, CONFIGURED, "'2s' is not a number of seconds"),
+        (unwritable_log, PERM, "cannot write the log"),
+        (unknown_application, CONFIGURED, "there is no application 'oracle' in this guest"),
+        (denied, PERM, "vmhost1 may not drive 'db'"),
+        (refused_certificate, PERM, "certificate or handshake refused"),
+        (does_not_start, GENERIC, "could not be started: cannot execute"),
+    ],
+)
+def test_a_start_that_fails(
+    scene: Scene,
+    make: Make,
+    case: Callable[[Scene, Make], Agent],
+    code: int,
+    reason: str,
+) -> None:
+    """The code says where else it may work; a probe and a stop are of no consequence."""
+    scene.guest.obedient("db")
+    agent = case(scene, make)
+    scene.guest.start()
+    assert agent.code("monitor") == NOT_RUNNING
+    assert agent.code("stop") == OK
+    found, said = agent("start")
+    assert found == code, said
+    assert reason in "".join(
+        line for line in said.splitlines() if line.startswith("ocf-exit-reason:")
+    )
+    assert agent.code("stop") == OK
+    assert agent.code("monitor") == NOT_RUNNING
+
+
+# Monitor ---------------------------------------------------------------------------------
+
+
+def test_a_monitor_waits_for_an_end_but_the_first_and_a_probe_do_not(
+    scene: Scene, agent: Agent
+) -> None:
+    assert agent.code("start") == OK
+    begin = time.monotonic()
+    assert agent.code("monitor", interval=1) == OK
+    assert agent.code("monitor") == OK
+    at_once = time.monotonic() - begin
+    with agent.begin("monitor", interval=1) as waiting:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(2)
+        scene.guest.order("db", 4)
+        begin = time.monotonic()
+        assert waiting.wait(20) == GENERIC
+        print(f"two looks took {at_once:.2f} s, notice {time.monotonic() - begin:.2f} s")
+    assert agent.code("stop") == OK
+
+
+def test_a_monitor_that_sees_no_end_is_over_in_time(agent: Agent) -> None:
+    assert agent.code("start") == OK
+    assert agent.code("monitor", interval=1) == OK
+    begin = time.monotonic()
+    assert agent.code("monitor", interval=1, timeout=5) == OK
+    assert 1 < time.monotonic() - begin < 4.5
+    assert agent.code("stop") == OK
+
+
+def test_level_10_asks_the_guest(scene: Scene, agent: Agent) -> None:
+    assert agent.code("start") == OK
+    assert agent.code("monitor", level=10) == OK
+    assert scene.guest.server is not None
+    scene.guest.server.signal(signal.SIGSTOP)
+    assert agent.code("monitor") == OK
+    code, said = agent("monitor", level=10, timeout=4)
+    assert (code, "ocf-exit-reason:db" in said) == (GENERIC, True)
+    scene.guest.server.signal(signal.SIGCONT)
+    assert agent.code("stop") == OK
+
+
+# Stop ------------------------------------------------------------------------------------
+
+
+def test_a_stop_waits_for_an_application_that_takes_its_time(scene: Scene, make: Make) -> None:
+    """It outlasts the patience with a guest that does not answer: this one does."""
+    scene.guest.shell("db", "trap 'sleep 4; exit 0' TERM; while :; do sleep 0.1; done")
+    scene.guest.start()
+    agent = make()
+    assert agent.code("start") == OK
+    assert agent.code("stop") == OK
+    assert not scene.guest.pids("db")
+    assert scene.guest.status("db")["last"]["cause"] == "manager"
+
+
+def test_a_stop_that_does_not_succeed_in_time_has_failed(scene: Scene, make: Make) -> None:
+    scene.guest.shell("db", STUBBORN, stop={"timeout": "60s"})
+    scene.guest.start()
+    agent = make()
+    assert agent.code("start") == OK
+    code, said = agent("stop", timeout=8)
+    assert code == GENERIC
+    assert "ocf-exit-reason:db: " in said
+    assert scene.guest.pids("db")
+
+
+def frozen(scene: Scene) -> None:
+    assert scene.guest.server is not None
+    scene.guest.server.signal(signal.SIGSTOP)
+
+
+def dead(scene: Scene) -> None:
+    assert scene.guest.server is not None
+    scene.guest.server.kill()
+
+
+@pytest.mark.parametrize("trouble", [frozen, dead])
+@pytest.mark.parametrize("orphaned", [False, True])
+def test_a_stop_without_an_answer_is_good_where_only_this_guest_can_run_it(
+    scene: Scene, agent: Agent, trouble: Callable[[Scene], None], orphaned: bool
+) -> None:
+    assert agent.code("start") == OK
+    trouble(scene)
+    if orphaned:
+        agent.kill_manager()
+    assert agent.code("stop") == OK
+    assert "stopped as far as the cluster is concerned" in agent.log.read_text()
+    assert agent.code("monitor") == NOT_RUNNING
+
+
+@pytest.mark.parametrize("trouble", [frozen, dead])
+def test_it_has_failed_where_another_guest_could(
+    scene: Scene, make: Make, trouble: Callable[[Scene], None]
+) -> None:
+    scene.guest.obedient("db")
+    scene.guest.start()
+    agent = make(other_guests="true")
+    assert agent.code("start") == OK
+    trouble(scene)
+    code, said = agent("stop")
+    assert code == GENERIC
+    assert "it may still run, and may be started elsewhere" in said
+
+
+def test_it_waits_until_the_guest_has_ended_it(scene: Scene, make: Make) -> None:
+    """The link is cut, and the guest ends it when the lease is over."""
+    scene.guest.obedient("db", manager={"on_lost": "stop", "lease": "5s"})
+    scene.guest.start()
+    proxy = Proxy(scene.guest.port)
+    try:
+        config = scene.host(port=proxy.port)
+        agent = make(config=config, other_guests="true", ends_alone_after="8")
+        assert agent.code("start") == OK
+        proxy.freeze()
+        assert agent.code("stop") == OK
+        assert not scene.guest.pids("db")
+        assert scene.guest.status("db")["last"]["cause"] == "lease"
+    finally:
+        proxy.close()
+
+
+def test_it_fails_at_once_where_that_takes_longer_than_a_stop_may(scene: Scene, make: Make) -> None:
+    scene.guest.obedient("db")
+    scene.guest.start()
+    agent = make(other_guests="true", ends_alone_after="60")
+    assert agent.code("start") == OK
+    dead(scene)
+    code, said = agent("stop", timeout=15)
+    assert (code, "shorter than ends_alone_after" in said) == (GENERIC, True)
+
+
+def test_what_another_manager_owns_is_not_stopped(scene: Scene, make: Make) -> None:
+    scene.guest.obedient("db")
+    scene.guest.start()
+    agent = make()
+    assert agent.code("start") == OK
+    pid = scene.guest.pid_of("db")
+    host2 = scene.host(scene.authority.manager("vmhost2"))
+    other = scene.manager("db", "--takeover", config=host2)
+    other.wait_said("running")
+    wait_for(lambda: agent.code("monitor") == GENERIC)
+    assert "taken over by vmhost2" in agent("monitor")[1]
+    assert agent.code("stop") == OK
+    assert scene.guest.pids("db") == [pid]
+    assert other.stop() == 0
+
+
+def test_the_manager_keeps_nothing_of_the_agent(agent: Agent) -> None:
+    """Pacemaker waits for whoever holds the agent's output, and ends its process group."""
+    process = agent.begin("start")
+    process.communicate(timeout=20)
+    assert os.getsid(agent.manager) == agent.manager
+    assert agent.code("stop") == OK
