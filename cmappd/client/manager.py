@@ -132,6 +132,7 @@ def _answer(
         chance,
         connect_until=now + intervals.connect_timeout,
         until=now + (asked.timeout or usual),
+        lost_after=intervals.lost_after,
         say=log.write,
     )
     if asked.verb == "stop":

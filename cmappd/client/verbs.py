@@ -42,6 +42,7 @@ class Errand(NamedTuple):
     chance: float
     connect_until: float
     until: float
+    lost_after: float
     say: Callable[[str, int], None]
 
     def call(self) -> Call:
@@ -68,6 +69,8 @@ def check(errand: Errand) -> Exit:
         found = _ask_status(connection, errand.app, errand.until)
     except (LinkError, RefusedError) as error:
         return _failed(error.failure)
+    for line in wording.hasty(found, errand.lost_after):
+        errand.say(line.text, line.severity)
     welcome = connection.welcome
     text = f"defined in {welcome.guest}, cmappserver {welcome.software}"
     if found.maintenance is not None:

@@ -184,6 +184,8 @@ class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     status_text: str = ""  # the same, in its own words
     owner: str | None = None
     owner_silent_for: float | None = None  # None while the owner is connected
+    lease: float | None = None  # None where the silence of the owner ends nothing
+    ends_within: float | None = None  # how long it may run after the last word of its owner
     restarts: int = 0  # within the window
     restart_limit: int | None = None  # None where the policy never restarts
     restart_window: float | None = None

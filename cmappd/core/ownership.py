@@ -4,6 +4,8 @@ An owner is an instance of a manager: the name in its certificate and a number t
 random for each process, so that two processes with one certificate are told apart. It
 owns until it releases, hands over, is taken over, or is not heard for the lease. All instants are
 monotonic seconds.
+
+What a lease is counted from, and what follows for two guests, is in docs/at-most-once.md.
 """
 
 from typing import NamedTuple
@@ -33,6 +35,34 @@ class Owner(NamedTuple):
     def expires(self, lease: float) -> float:
         """When its lease is over."""
         return self.heard + lease
+
+
+class Presence:
+    """When a manager was certainly there, as far as it has proved it.
+
+    A word can be old when it is heard: it waited in a network that was cut, or here while this
+    process stood still, and who said it may have given up since. But a manager asks only when it
+    has the answer to what it asked before. So its word proves that it was there, and heard of us,
+    when that answer was sent, or later. Counted from there, a lease may end too early, never too
+    late.
+    """
+
+    __slots__ = ("_answered", "_awaits", "since")
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        self._answered = now  # when the last answer was sent
+        self._awaits = 0  # the ``seq`` of what it has asked since
+
+    def asked(self, seq: int) -> None:
+        """It has said something that it says only when it has our last answer."""
+        self.since = self._answered
+        self._awaits = seq
+
+    def answered(self, seq: int, now: float) -> None:
+        """It is being sent something; that counts when it is the answer."""
+        if seq == self._awaits and seq:
+            self._answered, self._awaits = now, 0
 
 
 def may_claim(

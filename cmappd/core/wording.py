@@ -6,9 +6,10 @@ all it writes.
 """
 
 from datetime import UTC, datetime
+from math import ceil
 from typing import NamedTuple
 
-from cmappd.core import signals
+from cmappd.core import at_most_once, signals, units
 from cmappd.core.messages import AppStatus, Ended, MaintenanceNotice
 from cmappd.core.state import Cause, ExitStatus, Health, Outcome, Phase
 from cmappd.core.units import format_duration
@@ -75,6 +76,21 @@ def changes(old: AppStatus | None, new: AppStatus) -> list[Line]:
         *_definition(old, new),
         *_owner(old, new),
     ]
+
+
+def hasty(status: AppStatus, lost_after: float) -> list[Line]:
+    """A warning where a manager gives up before the application has surely ended."""
+    if status.ends_within is None:
+        return []
+    least = at_most_once.least_lost_after(status.ends_within)
+    if lost_after >= least:
+        return []
+    text = (
+        f"lost_after is {units.format_duration(lost_after)}, and the application may run for"
+        f" {units.format_duration(status.ends_within)} after it is cut off: before it is started in"
+        f" another guest, lost_after must be {units.format_duration(ceil(least))} at least"
+    )
+    return [Line(text, WARNING)]
 
 
 def evidence(ended: Ended) -> list[Line]:

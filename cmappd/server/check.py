@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Iterator
+from math import ceil
 
+from cmappd.core.at_most_once import least_lost_after
 from cmappd.core.config import Application, Tls
+from cmappd.core.units import format_duration
 from cmappd.errors import CmappdError
 from cmappd.server.certificates import load_certificates
 from cmappd.server.cgroups import about_machine
 from cmappd.server.confinement import resources_of
 from cmappd.server.launches import launch_of
 from cmappd.server.load import load
+from cmappd.server.status import ends_within
 from cmappd.system.cgroup import Resources
 from cmappd.system.hierarchy import lacking
 
@@ -17,16 +21,29 @@ from cmappd.system.hierarchy import lacking
 def check(path: str) -> tuple[int, list[str], str]:
     """How many applications a configuration has, and all that is wrong with it, a line each.
 
-    The third is what this machine has to offer, in lines. Raises ConfigError when cmappserver
-    could not start with it at all.
+    The third is what this machine has to offer, and what managers must know, in lines.
+    Raises ConfigError when cmappserver could not start with it at all.
     """
     config = load(path)
     findings = [str(problem) for problem in config.problems]
     if config.tls is not None:
         findings += _certificates(config.tls)
-    for name, app in sorted(config.apps.items()):
+    apps = sorted(config.apps.items())
+    for name, app in apps:
         findings += [f"apps.{name}: {finding}" for finding in _application(name, app)]
-    return len(config.apps), findings, about_machine()
+    notes = [about_machine(), *(note for name, app in apps for note in _notes(name, app))]
+    return len(config.apps), findings, "\n".join(notes)
+
+
+def _notes(name: str, app: Application) -> Iterator[str]:
+    """What the two sides must agree in, and neither can see of the other."""
+    if app.manager.on_lost == "stop":
+        within = ends_within(app)
+        least = format_duration(ceil(least_lost_after(within)))
+        yield (
+            f"apps.{name}: may run for {format_duration(within)} after its manager is cut off;"
+            f' where it may also run in another guest, cmappmgr.toml needs lost_after = "{least}"'
+        )
 
 
 def _certificates(section: Tls) -> Iterator[str]:

@@ -27,8 +27,8 @@ class Link(Protocol):
         """Whether it came by the control socket."""
 
     @property
-    def last_heard(self) -> float:
-        """When it last said something, in monotonic seconds."""
+    def last_there(self) -> float:
+        """Until when it was certainly there, in monotonic seconds: see `Presence`."""
 
     def send(self, message: Message) -> None:
         """Send it a message; never blocks."""
@@ -52,10 +52,10 @@ class Custody:
 
     @property
     def owner(self) -> Owner | None:
-        """Who owns it. While it is connected, every word on its link renews its lease."""
+        """Who owns it. While it is connected, what it asks on its link renews its lease."""
         if self._owner is None or self.link is None:
             return self._owner
-        return self._owner.refreshed(self.link.last_heard)
+        return self._owner.refreshed(self.link.last_there)
 
     def claim(
         self, link: Link, claim: Claim, app: App, lease: float, now: float
@@ -70,7 +70,7 @@ class Custody:
             text = f"run {claim.run} of '{app.name}' is not known to this cmappserver"
             return Refused(claim.seq, "unknown-status", text)
         self._dismiss(link, app.name)
-        self._owner = Owner(link.name, link.instance, now)
+        self._owner = Owner(link.name, link.instance, link.last_there)
         self.link = link
         if not self._held:
             self.undelivered = result

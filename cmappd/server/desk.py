@@ -117,6 +117,11 @@ class Desk:
     def _claim(self, link: Link, claim: Claim, now: float) -> None:
         served = self._served
         lease = served.app.definition.manager.lease
+        if now - link.last_there >= lease:
+            # Whoever said that may have given up since, and been followed by another elsewhere.
+            served.log(f"a claim of {link.name} has come too late to be believed")
+            link.hang_up()
+            return
         answer = served.custody.claim(link, claim, served.app, lease, now)
         if answer is not None:
             link.send(replace(answer, seq=claim.seq))

@@ -29,6 +29,7 @@ from cmappd.core.messages import (
     Upgrade,
     Welcome,
 )
+from cmappd.core.ownership import Presence
 from cmappd.core.session import Identity, Session
 from cmappd.errors import LocalProtocolError, ProtocolError
 from cmappd.server.cgroups import about
@@ -72,12 +73,12 @@ class Peer:
         "_identity",
         "_office",
         "_owned",
+        "_presence",
         "_receiver",
         "_session",
         "_unanswered",
         "_write",
         "instance",
-        "last_heard",
         "over",
         "reader",
     )
@@ -102,7 +103,7 @@ class Peer:
         self._unanswered: set[int] = set()
         self.reader = Reader(office.registry, self.send)
         self.instance = ""
-        self.last_heard = time.monotonic()
+        self._presence = Presence(time.monotonic())
         self.over = False  # it is being cut: nothing more that it says counts
 
     @property
@@ -114,6 +115,11 @@ class Peer:
     def administrator(self) -> bool:
         """Whether it came by the control socket."""
         return self._identity.administrator
+
+    @property
+    def last_there(self) -> float:
+        """Until when it was certainly there, by what it has said; monotonic seconds."""
+        return self._presence.since
 
     @property
     def waits(self) -> bool:
@@ -132,6 +138,7 @@ class Peer:
         try:
             for message in messages:
                 self._session.sent(message)
+                self._presence.answered(message.seq, time.monotonic())
                 self._unanswered.discard(message.seq)
             data = b"".join(map(wire.encode, messages))
         except LocalProtocolError as error:
@@ -157,7 +164,6 @@ class Peer:
 
     def receive(self, data: bytes) -> None:
         """Take what the peer has sent; a peer that breaks the rules is told so and cut."""
-        self.last_heard = time.monotonic()
         try:
             for message in self._receiver.receive(data):
                 if self.over:
@@ -169,6 +175,8 @@ class Peer:
             self._break_off(error)
 
     def _serve(self, message: Request) -> None:
+        if isinstance(message, Hello | Claim | Poll):
+            self._presence.asked(message.seq)
         if not self._identity.may_say(message):
             kind = type(message).__name__.lower()
             self.send(Refused(message.seq, "denied", f"{self.name} may not ask for '{kind}'"))

@@ -2,7 +2,7 @@
 
 import time
 
-from cmappd.core import policy
+from cmappd.core import at_most_once, policy
 from cmappd.core.config import Application, plan
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus, MaintenanceNotice
@@ -55,7 +55,7 @@ class Notes:
 def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: float) -> AppStatus:
     """The status of an application; ``now`` is monotonic."""
     run, rule, owner = app.run, app.definition.restart, custody.owner
-    bounded = rule.policy != "never"
+    bounded, mortal = rule.policy != "never", app.definition.manager.on_lost == "stop"
     unlimited = runner.confinement.problem
     problems = [notes.problem, notes.unsaved, runner.output.problem]
     problems += [f"resources: {unlimited}"] if unlimited else []
@@ -74,6 +74,8 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         status_text=run.status_text if run is not None else "",
         owner=owner.name if owner is not None and not owner.released else None,
         owner_silent_for=now - owner.heard if owner and not owner.connected else None,
+        lease=app.definition.manager.lease if mortal else None,
+        ends_within=ends_within(app.definition) if mortal else None,
         restarts=len(policy.recent(app.restarts, now, rule.window)),
         restart_limit=rule.limit if bounded else None,
         restart_window=rule.window if bounded else None,
@@ -99,6 +101,13 @@ def _notice(app: App, now: float) -> MaintenanceNotice | None:
     left = max(0.0, maintenance.until - now)
     who, since = maintenance.by, maintenance.since
     return MaintenanceNotice(who, since, time.time() + left, left, maintenance.reason)
+
+
+def ends_within(definition: Application) -> float:
+    """Seconds that it may run after the last word of its manager, where that ends it."""
+    stop = definition.stop
+    lease, has_after = definition.manager.lease, stop.after is not None
+    return at_most_once.ends_within(lease, stop.timeout, has_after=has_after)
 
 
 def _idle_health(app: App) -> Health:

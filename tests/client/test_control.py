@@ -224,6 +224,18 @@ def test_check(tmp_path: Path) -> None:
     assert f"{bad}:3: apps.a.colour" in errors
 
 
+def test_check_says_what_managers_must_know(tmp_path: Path) -> None:
+    path = tmp_path / "app.toml"
+    path.write_text(
+        '[apps.a]\ncommand = ["/bin/true"]\nstop = { timeout = "20s" }\n'
+        'manager = { on_lost = "stop", lease = "20s" }\n'
+    )
+    code, output, errors = run("control", "check", path)
+    assert (code, errors) == (0, "")
+    assert "\napps.a: may run for 41s after its manager is cut off" in output
+    assert 'lost_after = "42s"' in output
+
+
 def test_pki(tmp_path: Path) -> None:
     folder = str(tmp_path / "pki")
     for words in (

@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cmappd.core.messages import (
@@ -506,6 +507,20 @@ def test_check(site: Site) -> None:
         config = site.configure(peer.port)
         code, output, _ = run("manager", "--app", "oracle", "--config", config, "--check")
     assert (code, output) == (0, "oracle@guest1: defined in guest1, cmappserver 0.1\n")
+
+
+def test_check_warns_of_a_manager_that_gives_up_too_early(site: Site) -> None:
+    def script(peer: Conversation) -> None:
+        peer.greet()
+        seq = peer.hear().seq
+        mortal = msgspec.structs.replace(STOPPED, lease=20.0, ends_within=41.0)
+        peer.say(State(seq, mortal, "b1", "e1"), Done(seq))
+
+    with site.peer(script) as peer:
+        config = site.configure(peer.port)
+        code, _, errors = run("manager", "--app", "oracle", "--config", config, "--check")
+    assert code == 0
+    assert "lost_after must be 42s at least" in errors
 
 
 def test_check_of_what_is_not_there(site: Site) -> None:

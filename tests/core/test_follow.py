@@ -97,6 +97,28 @@ def reclaim(
     return sent(actions)[0].seq, actions
 
 
+# Where it may run in two guests -----------------------------------------------------------
+
+
+def test_it_warns_once_where_it_would_give_up_before_the_application_has_ended() -> None:
+    mortal = msgspec.structs.replace(RUNNING, lease=10.0, ends_within=31.0)
+    follower = greeted()
+    assert "lost_after must be 32s at least" in logged(follower.message(state(2, mortal), 0.0))
+    assert logged(follower.message(state(status=mortal), 1.0)) == ""
+    longer = msgspec.structs.replace(mortal, ends_within=62.0)
+    assert "lost_after must be 1m4s at least" in logged(follower.message(state(status=longer), 2.0))
+
+
+def test_it_does_not_warn_where_it_gives_up_late_enough() -> None:
+    mortal = msgspec.structs.replace(RUNNING, lease=10.0, ends_within=29.0)
+    assert "lost_after" not in logged(greeted().message(state(2, mortal), 0.0))
+
+
+def test_it_polls_four_times_within_a_lease() -> None:
+    mortal = msgspec.structs.replace(RUNNING, lease=6.0, ends_within=10.0)
+    assert following(status=mortal).deadline == 1.5
+
+
 # The way to the first claim --------------------------------------------------------------
 
 
@@ -138,6 +160,21 @@ def test_the_delay_is_spread_by_chance() -> None:
     follower.tick(0.0)
     follower.link_lost(REFUSED, 0.0)
     assert follower.deadline == pytest.approx(0.15)
+
+
+def test_a_claim_without_an_answer_may_be_heard_later_so_it_is_not_given_up_soon() -> None:
+    follower = Follower(TERMS, 0.0)
+    follower.tick(0.0)
+    follower.connected(28.0)
+    assert sent(follower.message(welcome(), 29.0)) == [Claim(2, "oracle")]
+    follower.link_lost(REFUSED, 29.9)
+    waiting = follower.tick(30.0)
+    assert "waiting for 29s" in logged(waiting)
+    assert not [action for action in waiting if isinstance(action, Connect | Exit)]
+    assert follower.deadline == 29.0 + TERMS.lost_after
+    assert follower.tick(58.9) == []
+    end = ending(follower.tick(59.0))
+    assert (end.reason, "it may have been started" in end.text) == (reasons.UNREACHABLE, True)
 
 
 def test_it_is_unreachable_after_connect_timeout_and_not_before() -> None:

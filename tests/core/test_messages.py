@@ -38,7 +38,15 @@ ALLOWED = {
     "Refused": {"seq", "reason", "text"},
     "AppStatus": {
         *("app", "goal", "phase", "description", "run", "pid", "since", "started", "health"),
-        *("health_output", "owner", "owner_silent_for", "restarts", "restart_limit"),
+        *(
+            "health_output",
+            "owner",
+            "owner_silent_for",
+            "lease",
+            "ends_within",
+            "restarts",
+            "restart_limit",
+        ),
         *("restart_window", "next_in", "confined", "survivors", "definition", "restart_pending"),
         *(
             "oom_kills",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmappd.core.ownership import Owner, may_claim
+from cmappd.core.ownership import Owner, Presence, may_claim
 
 LEASE = 30.0
 OWNER = Owner("vmhost1", "aaaa", heard=100.0)
@@ -68,3 +68,38 @@ def test_nobody_else_owns_while_the_owner_is_heard_within_the_lease(
             owner = owner.disconnected()
     now = owner.heard + later
     assert not may_claim(owner, "vmhost2", "cccc", now, LEASE, takeover=False)
+
+
+# When a manager was certainly there ---------------------------------------------------
+
+
+def test_a_manager_was_there_when_the_answer_that_it_had_was_sent() -> None:
+    presence = Presence(100.0)
+    presence.asked(1)
+    presence.answered(1, 101.0)
+    assert presence.since == 100.0
+    presence.asked(2)  # said at once, and heard late: at 150 perhaps
+    assert presence.since == 101.0
+    presence.answered(2, 150.0)
+    assert presence.since == 101.0
+    presence.asked(3)
+    assert presence.since == 150.0
+
+
+def test_what_it_did_not_ask_for_proves_nothing() -> None:
+    presence = Presence(100.0)
+    presence.asked(1)
+    presence.answered(1, 101.0)
+    presence.answered(0, 120.0)  # a push
+    presence.answered(1, 130.0)  # another message of the same answer
+    presence.asked(2)
+    assert presence.since == 101.0
+
+
+def test_a_question_before_the_answer_proves_nothing_new() -> None:
+    presence = Presence(100.0)
+    presence.asked(1)
+    presence.asked(2)
+    presence.answered(1, 110.0)
+    presence.asked(3)
+    assert presence.since == 100.0

@@ -44,7 +44,7 @@ class Recorder:
         self.name = name
         self.instance = instance or secrets.token_hex(4)
         self.administrator = administrator
-        self.last_heard = time.monotonic()
+        self.last_there = time.monotonic()
         self.told: list[Message] = []
         self.hung_up = False
         self._seq = 0
@@ -62,7 +62,7 @@ class Recorder:
 
     async def ask(self, supervisor: Supervisor, message: Message) -> Message:
         """Say something to an application, and wait for the answer."""
-        self.last_heard = time.monotonic()
+        self.last_there = time.monotonic()
         supervisor.post(Said(self, message))
         answer = await until(lambda: self.answer(message.seq))
         assert answer is not None

@@ -20,7 +20,7 @@ def claim(
     run: str | None = None,
     takeover: bool = False,
 ) -> Refused | Ended | None:
-    link.last_heard = now
+    link.last_there = now
     return custody.claim(link, Claim(1, "db", run, True, takeover), APP, LEASE, now)
 
 
@@ -54,7 +54,7 @@ def test_a_second_process_of_the_owner_is_refused_while_the_first_is_connected()
 def test_another_manager_waits_for_the_lease_of_one_that_is_gone() -> None:
     custody, first, second = Custody(), Recorder("one"), Recorder("two")
     claim(custody, first, now=100.0)
-    first.last_heard = 110.0
+    first.last_there = 110.0
     custody.lost(first)
     answer = claim(custody, second, now=139.9)
     assert isinstance(answer, Refused)
@@ -65,8 +65,8 @@ def test_another_manager_waits_for_the_lease_of_one_that_is_gone() -> None:
 def test_only_the_owners_word_renews_the_lease() -> None:
     custody, first, other = Custody(), Recorder("one"), Recorder("two")
     claim(custody, first, now=0.0)
-    first.last_heard = 0.0
-    other.last_heard = 50.0
+    first.last_there = 0.0
+    other.last_there = 50.0
     assert custody.owner is not None
     assert custody.owner.expires(LEASE) == LEASE
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from cmappd.core.messages import (
     Stop,
     Text,
 )
+from cmappd.core.state import Cause
 from cmappd.core.wire import MAX_FRAME, encode
 from tests.server.harness import Client, Guest, alive, refusal, shell, stanza, wait_for
 
@@ -235,7 +237,7 @@ def test_another_user_is_turned_away(guest: Guest) -> None:
                 sock.connect("control.sock")
                 sock.sendall(encode(Hello(1, "intruder", "i")))
                 os._exit(0 if sock.recv(100) == b"" else 1)
-        except ConnectionResetError:
+        except (ConnectionResetError, BrokenPipeError):  # it was cut while it still wrote
             os._exit(0)
         except BaseException:  # noqa: BLE001
             os._exit(2)
@@ -257,3 +259,22 @@ def test_two_managers_never_get_two_processes(guest: Guest) -> None:
     assert pid is not None
     assert alive(pid)
     assert guest.app_pids() == [pid]
+
+
+def test_a_poll_renews_the_lease_from_the_answer_before_it(tmp_path: Path) -> None:
+    """It may have waited in a network that was cut, while its sender gave up."""
+    lease = 5.0
+    db = stanza("db", "/bin/sleep", "600", manager={"on_lost": "stop", "lease": "5s"})
+    with Guest(tmp_path, db).started() as guest:
+        manager = guest.manager()
+        assert isinstance(manager.claim("db"), State)
+        answered = time.monotonic()
+        while time.monotonic() < answered + 0.8 * lease:
+            time.sleep(0.1)
+        poll = Poll(manager.next())
+        assert isinstance(manager.ask(poll), State)
+        status = guest.control().wait_app("db", lambda status: status.phase == "stopped")
+        assert status.last is not None
+        assert status.last.cause is Cause.LEASE
+        # Had it counted from the poll, 1.8 leases would be the least.
+        assert time.monotonic() < answered + 1.6 * lease

@@ -294,7 +294,7 @@ def test_polls_renew_the_lease(tmp_path: Path) -> None:
         manager = await owned(db)
         started = asyncio.get_running_loop().time()
         while asyncio.get_running_loop().time() < started + 1.5:
-            manager.last_heard = time.monotonic()
+            manager.last_there = time.monotonic()
             await asyncio.sleep(0.05)
         assert db.app.phase is Phase.RUNNING
         await until(lambda: db.app.phase is Phase.STOPPED)

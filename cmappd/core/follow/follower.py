@@ -10,7 +10,8 @@ seconds, and ``deadline`` says when to call ``tick`` next.
                                                                 stop of long ago was in the way
 Rules:
 
-- Until the application has been claimed once, the time for all of it is ``connect_timeout``.
+- Until the application has been claimed once, the time for all of it is ``connect_timeout``; but
+  a claim that was sent may be heard later, so nothing is given up within ``lost_after`` of it.
 - Then a lost link means "unknown": it is retried for ``lost_after`` from the last word heard,
   whatever fails meanwhile, and only an explicit refusal ends it sooner.
 - A link that does not answer a poll for two poll intervals is given up for a new one.
@@ -83,7 +84,7 @@ class Follower:
         elif f.limit is not None and now >= f.limit:
             f.end(out_of_time(f.terms, f.status, following=f.stage is Stage.FOLLOWING))
         elif f.stage is not Stage.FOLLOWING and now >= f.until:
-            link.give_up(f)
+            link.give_up(f, now)
         elif now >= f.step_until:
             link.step(f, now)
         return f.flush()

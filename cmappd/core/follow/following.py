@@ -6,6 +6,7 @@ Only the modules of this package change it; what leads to what is theirs to say.
 from enum import Enum
 
 from cmappd.core import wording
+from cmappd.core.at_most_once import poll_interval
 from cmappd.core.follow.actions import Action, Exit, Failure, Log, Send, Terms, Wish
 from cmappd.core.messages import AppStatus, Message, State
 
@@ -31,8 +32,7 @@ class Following:
         self.step_until = now  # when the stage ends by itself
         self.wish = Wish.FOLLOW
         # Of the link.
-        # A poll must have the time to be missed, and the link to be renewed, before lost_after.
-        self.interval = min(terms.poll_interval, terms.lost_after / 4)
+        self.interval = poll_interval(terms.poll_interval, terms.lost_after, None)
         self.heard = now
         self.until = now + terms.connect_timeout  # a claimed link must be there by then
         self.attempts = 0
@@ -74,8 +74,9 @@ class Following:
 
     def note(self, state: State, now: float) -> None:
         """Take the last word of the guest for the truth."""
-        notice = state.status.maintenance
+        notice, terms = state.status.maintenance, self.terms
         self.status, self.guest = state.status, (state.boot_id, state.epoch)
+        self.interval = poll_interval(terms.poll_interval, terms.lost_after, state.status.lease)
         self.maintained_until = None if notice is None else now + notice.over_in
 
     def enter(self, stage: Stage, until: float) -> None:

@@ -90,10 +90,18 @@ def retry(f: Following, failure: Failure, now: float) -> None:
     f.enter(Stage.WAITING, now + delay)
 
 
-def give_up(f: Following) -> None:
+def give_up(f: Following, now: float) -> None:
     """It was tried for long enough."""
     last = "no answer" if f.failure is None else f.failure.text
     f.do(Close())
+    until = f.heard + f.terms.lost_after
+    if f.claiming is not None and now < until:
+        # Not before who else starts it may know that a start which was asked for has ended.
+        left = format_duration(round(until - now))
+        f.say(f"the claim was not answered, and may be heard yet; waiting for {left}", WARNING)
+        f.until = until
+        f.enter(Stage.WAITING, until)
+        return
     if f.status is None:
         unknown = "; it may have been started" if f.claiming is not None else ""
         f.end(exit_as(reasons.UNREACHABLE, f"{last}{unknown}", None))

@@ -43,8 +43,8 @@ def state(f: Following, state: State, now: float) -> None:
 def _take_up(f: Following, state: State, now: float) -> None:
     """The application is ours, for the first time or again."""
     before, guest, maintained = f.status, f.guest, f.maintained
+    _note(f, state, now)  # which also says how often to poll
     f.enter(Stage.FOLLOWING, now + f.interval)
-    _note(f, state, now)
     if f.wish is not Wish.FOLLOW:
         carry_out(f, now)
     elif _has_started(f):
@@ -63,6 +63,9 @@ def _take_up(f: Following, state: State, now: float) -> None:
 def _note(f: Following, state: State, now: float) -> None:
     """Tell what changed, once and with the run that it is about."""
     lines = wording.changes(f.status, state.status)
+    before = None if f.status is None else f.status.ends_within
+    if before != state.status.ends_within:
+        lines += wording.hasty(state.status, f.terms.lost_after)
     f.note(state, now)
     if state.status.phase in ALIVE:  # under maintenance: what goes on now has not rebooted
         f.rebooted = False

@@ -1,0 +1,325 @@
+"""An application that may run in two guests never runs in both: a model, walked exhaustively.
+
+There is a manager (the real follower), a guest (the real rules of ownership, and an application
+that takes all the time it has to end), and a network. In every second the network carries what
+waits in either direction, or does not, as it likes; what is left of a closed link may come then, or
+later still. When the manager has given up, the cluster starts the application in another guest at
+once. The guest's clock is as much too slow, and the host's as much too fast, as is allowed for.
+
+Every course of events is walked, until nothing new can happen. What must hold:
+
+at_most_once   from the moment on at which the manager has ended without knowing that the
+               application has, it does not run in the guest, and is not started there any more
+it_gives_up    where the network carries nothing any more, the manager ends
+
+And because a check that finds nothing proves nothing: with a shorter lost_after, and with a
+guest that takes old words for new ones, the walk finds the second copy.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from cmappd import reasons
+from cmappd.core.at_most_once import RATE, ends_within, least_lost_after, poll_interval
+from cmappd.core.follow import link as follow_link
+from cmappd.core.follow.actions import Close, Connect, Exit, Send, Terms
+from cmappd.core.follow.follower import Follower
+from cmappd.core.follow.following import Stage
+from cmappd.core.messages import AppStatus, Claim, Done, Hello, Message, Poll, Reply, State, Welcome
+from cmappd.core.ownership import Presence
+from cmappd.core.state import Goal, Phase
+
+LEASE, STOP = 4.0, 1.0  # so that a poll is due each second
+WITHIN = ends_within(LEASE, STOP, has_after=False)
+STEP = 1.0  # seconds of the host's clock in which the network does not change its mind
+LONG_AGO = 20.0  # seconds; what is older makes no difference any more
+
+
+class Credulous(Presence):
+    """Takes a word for new when it is heard."""
+
+    now = 0.0
+
+    def asked(self, seq: int) -> None:
+        super().asked(seq)
+        self.since = self.now
+
+
+@dataclass(frozen=True)
+class Link:
+    """One connection: what waits to be carried, and what the guest knows of the other end."""
+
+    presence: Presence
+    to_guest: tuple[Message, ...] = ()
+    to_host: tuple[Reply, ...] = ()
+
+
+@dataclass(frozen=True)
+class World:
+    """All there is. Instants of the guest are by its own clock."""
+
+    follower: Follower
+    time: float = 0.0  # by the host's clock
+    dialling: bool = False
+    link: Link | None = None
+    stale: tuple[Link, ...] = ()  # closed by the manager; the guest may hear of them yet
+    ended: Exit | None = None
+    second: bool = False  # when the manager gave up, it ran
+    # The guest.
+    owner_there: float | None = None  # when the owner was last there, as far as is proved
+    runs: bool = False
+    started: bool = False
+    ends: float | None = None  # by when it will have ended, once it was told to
+    history: tuple[str, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is the case in one walk."""
+
+    lost_after: float
+    credulous: bool = False
+    rate: float = (1 - RATE) / (1 + RATE)  # of the guest's clock, seen from the host's
+
+    def first(self) -> World:
+        terms = Terms("db", "test", "i", connect_timeout=4.0, lost_after=self.lost_after)
+        return World(Follower(terms, 0.0))
+
+
+# The guest -----------------------------------------------------------------------------
+
+
+def guest_hears(world: World, link: Link, message: Message, rules: Rules) -> tuple[World, Link]:
+    """What the guest does with one message, and its answer on that link."""
+    now = world.time * rules.rate
+    presence = copy.copy(link.presence)
+    if isinstance(presence, Credulous):
+        presence.now = now
+    presence.asked(message.seq)
+    reply: Reply = Done(message.seq)  # to what is said when all is known
+    if isinstance(message, Hello):
+        reply = Welcome(message.seq, "test", "guest", "b", "e")
+    elif isinstance(message, Claim):
+        if now - presence.since >= LEASE:
+            return world, replace(link, presence=presence)  # and the link is cut
+        world = replace(world, owner_there=presence.since)
+        if message.start and not world.started:
+            world = replace(world, runs=True, started=True)
+        reply = State(message.seq, status(world), "b", "e")
+    elif isinstance(message, Poll):
+        if world.owner_there is not None:
+            world = replace(world, owner_there=max(world.owner_there, presence.since))
+        reply = State(message.seq, status(world), "b", "e")
+    presence.answered(message.seq, now)
+    return world, replace(link, presence=presence, to_host=(*link.to_host, reply))
+
+
+def status(world: World) -> AppStatus:
+    phase = Phase.STOPPING if world.ends is not None else Phase.RUNNING
+    phase = phase if world.runs else Phase.STOPPED
+    goal = Goal.UP if phase is Phase.RUNNING else Goal.DOWN
+    return AppStatus("db", goal, phase, run="r", lease=LEASE, ends_within=WITHIN)
+
+
+def guest_ages(world: World, rules: Rules) -> World:
+    """The lease ends, and then the application, as late as it may."""
+    now = world.time * rules.rate
+    if world.runs and world.ends is None:
+        assert world.owner_there is not None
+        if now >= world.owner_there + LEASE:
+            world = replace(world, ends=world.owner_there + WITHIN)
+    if world.runs and world.ends is not None and now >= world.ends:
+        world = replace(world, runs=False)
+    return world
+
+
+# The host ------------------------------------------------------------------------------
+
+
+def obey(world: World, actions: list[object], rules: Rules) -> World:
+    """Do what the follower asks for."""
+    for action in actions:
+        match action:
+            case Connect():
+                world = replace(world, dialling=True)
+            case Send(message):
+                assert world.link is not None
+                link = replace(world.link, to_guest=(*world.link.to_guest, message))
+                world = replace(world, link=link)
+            case Close() | Exit() if world.link is not None:
+                stale = worst_words((*world.stale, replace(world.link, to_host=())))
+                world = replace(world, link=None, stale=stale)
+        if isinstance(action, Close):
+            world = replace(world, dialling=False)
+        if isinstance(action, Exit):
+            world = replace(world, ended=action, dialling=False)
+            world = replace(world, second=gave_up(world) and world.runs)
+    return world
+
+
+def worst_words(links: tuple[Link, ...]) -> tuple[Link, ...]:
+    """Of closed links, those whose words can do the most: the newest claim and the newest poll."""
+    found = {}
+    for link in sorted(links, key=lambda one: one.presence._answered):
+        for message in link.to_guest:
+            if isinstance(message, Claim | Poll):
+                found[type(message)] = replace(link, to_guest=(message,))
+    return tuple(found.values())
+
+
+def host_ticks(world: World, until: float, rules: Rules) -> World:
+    """Let the manager's own time pass."""
+    for _ in range(20):
+        due = world.follower.deadline
+        if world.ended is not None or due is None or due > until:
+            return replace(world, time=until)
+        at = max(due, world.time)
+        world = guest_ages(replace(world, time=at), rules)
+        world = obey(world, list(world.follower.tick(at)), rules)
+    raise AssertionError("it spins")
+
+
+# The network ---------------------------------------------------------------------------
+
+
+def carry(world: World, there: bool, back: bool, stale: bool, rules: Rules) -> World:
+    """Carry what waits to the guest, and back; and what is left of closed links."""
+    if stale:
+        for link in world.stale:
+            for message in link.to_guest:
+                world, link = guest_hears(world, link, message, rules)
+        world = replace(world, stale=())
+    if there and back and world.dialling:
+        presence = (Credulous if rules.credulous else Presence)(world.time * rules.rate)
+        world = replace(world, dialling=False, link=Link(presence))
+        world = obey(world, list(world.follower.connected(world.time)), rules)
+    if there and world.link is not None:
+        link, waiting = replace(world.link, to_guest=()), world.link.to_guest
+        for message in waiting:
+            world, link = guest_hears(world, link, message, rules)
+        world = replace(world, link=link)
+    if back and world.link is not None:
+        waiting_here = world.link.to_host
+        world = replace(world, link=replace(world.link, to_host=()))
+        for reply in waiting_here:
+            world = obey(world, list(world.follower.message(reply, world.time)), rules)
+    return world
+
+
+def successors(world: World, rules: Rules) -> Iterator[World]:
+    """What the next second can bring."""
+    for there in (True, False):
+        for back in (True, False):
+            for stale in {False, bool(world.stale)}:
+                after = replace(world, follower=clone(world.follower))
+                word = f"{'>' if there else '-'}{'<' if back else '-'}{'s' if stale else ''}"
+                after = replace(after, history=(*world.history, word))
+                after = carry(after, there, back, stale, rules)
+                after = guest_ages(after, rules)
+                yield guest_ages(host_ticks(after, world.time + STEP, rules), rules)
+
+
+def clone(follower: Follower) -> Follower:
+    twin = copy.copy(follower)
+    twin._f = copy.copy(follower._f)
+    twin._f.settling = set(follower._f.settling)
+    twin._f._actions = []
+    return twin
+
+
+# The walk ------------------------------------------------------------------------------
+
+
+def key(world: World, rules: Rules) -> object:
+    """The world without absolute times, and without what nothing depends on."""
+    f, now = world.follower._f, world.time
+    guest = now * rules.rate
+
+    def ago(instant: float | None, base: float) -> float | None:
+        return None if instant is None else max(round(instant - base, 6), -LONG_AGO)
+
+    def link_key(link: Link) -> object:
+        said = tuple(type(message).__name__ for message in link.to_guest)
+        heard = tuple(type(message).__name__ for message in link.to_host)
+        return ago(link.presence.since, guest), ago(link.presence._answered, guest), said, heard
+
+    return (
+        *(f.stage, ago(f.step_until, now), ago(f.heard, now)),
+        None if f.stage is Stage.FOLLOWING else ago(f.until, now),
+        *(f.status is None, f.claiming is None, f.poll is None, f.silences),
+        *(world.dialling, world.ended is not None, world.runs, world.started),
+        *(ago(world.owner_there, guest), ago(world.ends, guest)),
+        *(world.link and link_key(world.link), tuple(map(link_key, world.stale))),
+    )
+
+
+def second_copies(rules: Rules) -> Iterator[World]:
+    """Every kind of world in which the application runs after it was given up."""
+    waiting, known = deque([rules.first()]), set[object]()
+    while waiting:
+        for after in successors(waiting.popleft(), rules):
+            if (name := key(after, rules)) in known:
+                continue
+            known.add(name)
+            if after.second or (gave_up(after) and after.runs):
+                yield after
+            elif not is_over(after):
+                waiting.append(after)
+    assert len(known) > 1000, "this was no walk"
+
+
+def gave_up(world: World) -> bool:
+    given_up = (reasons.LOST, reasons.UNREACHABLE)
+    return world.ended is not None and world.ended.reason in given_up
+
+
+def is_over(world: World) -> bool:
+    """Whether nothing more can happen."""
+    return world.ended is not None and not world.runs and not world.stale
+
+
+SAFE = least_lost_after(WITHIN)
+
+
+@pytest.fixture(autouse=True)
+def whole_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try for a lost link each second, so that fewer instants differ."""
+    monkeypatch.setattr(follow_link, "FIRST_RETRY", STEP)
+    monkeypatch.setattr(follow_link, "LAST_RETRY", STEP)
+
+
+@pytest.mark.parametrize("rate", [(1 - RATE) / (1 + RATE), 1.0, (1 + RATE) / (1 - RATE)])
+def test_there_never_is_a_second_copy(rate: float) -> None:
+    assert list(second_copies(Rules(SAFE, rate=rate))) == []
+
+
+def test_it_gives_up() -> None:
+    rules = Rules(SAFE)
+    world = rules.first()
+    for _ in range(3):
+        world = next(successors(world, rules))  # all is carried
+    assert world.follower.stage is Stage.FOLLOWING
+    cut_at = world.time
+    while world.ended is None:
+        assert world.time < cut_at + SAFE + 2 * STEP
+        *_, world = successors(world, rules)  # nothing is carried
+    assert gave_up(world)
+    assert not world.runs
+
+
+def test_a_manager_that_gives_up_too_early_is_found_out() -> None:
+    assert next(second_copies(Rules(SAFE - 0.1)), None)
+
+
+def test_a_guest_that_takes_old_words_for_new_ones_is_found_out() -> None:
+    assert next(second_copies(Rules(SAFE, credulous=True)), None)
+
+
+def test_polls_are_frequent_enough_to_keep_a_lease() -> None:
+    assert poll_interval(5.0, 30.0, None) == 5.0
+    assert poll_interval(5.0, 12.0, None) == 3.0
+    assert poll_interval(5.0, 30.0, 10.0) == 2.5
