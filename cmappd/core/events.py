@@ -133,10 +133,10 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A health check has ended."""
+    """A health check has ended; None: it could not be made, and nothing is known."""
 
     run: str
-    passed: bool
+    passed: bool | None
     detail: str
 
 

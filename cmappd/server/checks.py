@@ -12,6 +12,7 @@ from cmappd.core.url import parse_url
 from cmappd.errors import CmappdError
 from cmappd.server.launches import launch_of
 from cmappd.server.world import World
+from cmappd.system import limits
 from cmappd.system.netprobe import HttpCheck, http_probe, tcp_probe
 from cmappd.system.probe import ProbeResult, probe
 
@@ -19,13 +20,14 @@ from cmappd.system.probe import ProbeResult, probe
 class Checks:
     """One check at a time; its end is posted, and its output kept."""
 
-    __slots__ = ("_name", "_post", "_task", "_world", "output")
+    __slots__ = ("_name", "_post", "_task", "_unable", "_world", "output")
 
     def __init__(self, world: World, name: str, post: Callable[[Checked], None]) -> None:
         self._world = world
         self._name = name
         self._post = post
         self._task: asyncio.Task[None] | None = None
+        self._unable = False  # the last one could not be made, and the log says so
         self.output = ""  # of the last one of this run
 
     def start(self, run: str, definition: Application) -> None:
@@ -33,9 +35,26 @@ class Checks:
         self._task = asyncio.create_task(self._run(run, definition))
 
     async def _run(self, run: str, definition: Application) -> None:
-        result = await check(self._world, self._name, run, definition)
+        try:
+            result = await check(self._world, self._name, run, definition)
+            if not result.passed:
+                # What fails while we have no descriptor to spare says nothing of the application.
+                limits.check_spare_descriptors()
+        except Exception as error:  # noqa: BLE001  without its end there is no next one
+            self._not_made(run, error)
+            return
+        self._unable = False
         self.output = result.output
         self._post(Checked(run, result.passed, result.detail))
+
+    def _not_made(self, run: str, error: Exception) -> None:
+        why = error.strerror if isinstance(error, OSError) else repr(error)
+        self.output = f"cannot be checked: {why}"
+        if not self._unable:
+            self._unable = True
+            defect = None if isinstance(error, OSError) else error
+            self._world.log.error("%s: %s", self._name, self.output, exc_info=defect)
+        self._post(Checked(run, None, self.output))
 
     def heed(self, app: App) -> None:
         """End the one under way where the application, as it is now, is not to be checked."""

@@ -65,6 +65,17 @@ def raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def check_spare_descriptors() -> None:
+    """Raise OSError where a few more files cannot be opened (EMFILE, or ENFILE of all)."""
+    opened: list[int] = []
+    try:
+        for _ in range(_SPARE // 2):
+            opened += os.pipe2(os.O_CLOEXEC)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
 @contextlib.contextmanager
 def _open_files_as_at_the_start() -> Iterator[None]:
     """Within, the soft limit of open files is what it was before `raise_open_files`.

@@ -19,7 +19,8 @@ deadlines           STARTING, STOPPING, KILLING and BACKOFF have a deadline, not
                     they are entered; RUNNING, STOPPED and FAILED have none
 goals               the goal is DOWN in STOPPED and FAILED, UP in STARTING, RUNNING and
                     BACKOFF; a stop always turns it DOWN, a start UP unless it is removed
-checks              at most one health check is under way; while it starts or runs with a
+checks              one that could not be made changes nothing but when the next is due;
+                    at most one health check is under way; while it starts or runs with a
                     health command, one is due or under way, and without, none is due
 signals             the stop signal and SIGKILL go to the live run only, once it has a
                     process, and to the whole tree when the main process has ended; what
@@ -377,6 +378,12 @@ def step_holds(
         _maintenance_holds(before, event, after, now)
     _memory_holds(before, event, after)
     _notification_holds(before, event, after, actions, now)
+    if isinstance(event, Checked) and event.passed is None:
+        assert (after.phase, actions) == (before.phase, ()), "checks: not made"
+        assert before.run is None or after.run is not None, "checks: not made"
+        if before.run is not None and after.run is not None and is_up(before):
+            assert after.run.health is before.run.health, "checks: not made"
+            assert after.run.streak == before.run.streak, "checks: not made"
     if _ended(before, after):
         assert before.run is not None
         assert after.last is not None, "accounted_for"
@@ -561,6 +568,7 @@ def answered(world: World, app: App) -> Iterator[Event]:
     if world.checking is not None:
         yield Checked(world.checking, True, "")
         yield Checked(world.checking, False, "no answer")
+        yield Checked(world.checking, None, "not made")
     if app.run is not None and app.run.socket and app.phase is not Phase.KILLING:
         yield from said(world, app.run.id)
 

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import resource
 import socket
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from cmappd.core.messages import Done, Refused
-from cmappd.core.state import Phase
+from cmappd.core.state import Health, Phase
 from cmappd.server.supervisor import Supervisor
 from tests.server.ground import Ground, until
 from tests.server.test_commands import play, shell, start
@@ -106,6 +107,35 @@ def test_a_tcp_check(tmp_path: Path) -> None:
     with server:
         port = server.getsockname()[1]
         health = {"tcp": f"127.0.0.1:{port}", "interval": "20ms", "failures": 1}
+        play(tmp_path, shell("sleep 600", health=health, start={"ready": "health"}), scene)
+
+
+@pytest.mark.parametrize("way", ["command", "tcp"])
+def test_a_check_that_we_cannot_make_says_nothing_of_the_application(
+    way: str, tmp_path: Path
+) -> None:
+    """There is no free descriptor: no check counts, and they go on when there are some again."""
+
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        assert isinstance(await start(db), Done)
+        free = os.dup(0)
+        os.close(free)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        try:
+            await until(lambda: "cannot be checked: Too many" in db.runner.checks.output)
+            db.runner.checks.output = ""
+            await until(lambda: "cannot be checked: Too many" in db.runner.checks.output)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        await until(lambda: "cannot be checked" not in db.runner.checks.output)
+        assert (db.app.phase, db.status().health) == (Phase.RUNNING, Health.HEALTHY)
+        assert len([line for line in ground.lines if "cannot be checked" in line]) == 1
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        asked = {"command": ["/bin/true"], "tcp": address}[way]
+        health = {way: asked, "interval": "20ms", "failures": 1}
         play(tmp_path, shell("sleep 600", health=health, start={"ready": "health"}), scene)
 
 

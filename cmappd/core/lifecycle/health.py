@@ -37,6 +37,8 @@ def checked(app: App, event: Checked, now: float) -> Step:
     app = replace(app, run=run)
     if health is None or not health.checks or not is_up(app):
         return app, ()
+    if event.passed is None:
+        return plan_check(app, now, 1), ()
     if event.passed:
         return _passed(app, now), ()
     if _is_excused(app, now):
