@@ -27,10 +27,11 @@ import os, socket, sys, time
 def say(text, to=os.environ.get("NOTIFY_SOCKET")):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.sendto(text.encode(), to)
-def child(text):
-    if os.fork() == 0:
+def try_to_say(text):
+    try:
         say(text)
-        time.sleep(600)
+    except OSError:
+        pass
 def gone(text):
     if os.fork() == 0:
         say(text)
