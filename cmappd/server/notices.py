@@ -52,6 +52,18 @@ class Notices:
             found["WATCHDOG_USEC"] = str(max(1, round(definition.watchdog * 1_000_000)))
         return found
 
+    @property
+    def was_passed_on(self) -> bool:
+        """Whether the socket was open all the time, as in an upgrade, so that no word is lost."""
+        return self._world.given.has(self._mark)
+
+    def pass_on(self) -> dict[str, list[int]]:
+        """Listen no more, and give the socket, by the name for which the next program looks."""
+        if self._socket is None:
+            return {}
+        descriptor, self._socket = self._socket.detach(), None
+        return {self._mark: [descriptor]}
+
     def resume(self, run: str) -> bool:
         """Listen again to a run that an earlier cmappserver has launched; False if that fails."""
         try:
@@ -79,6 +91,10 @@ class Notices:
                 os.rmdir(os.path.dirname(self._path))
 
     @property
+    def _mark(self) -> str:
+        return f"notify {self._name}"
+
+    @property
     def _path(self) -> str:
         # NAME.sock would be longer, and the path of a socket is short.
         return os.path.join(self._world.state_directory.rstrip("/") + SUFFIX, self._name)
@@ -97,4 +113,7 @@ class Notices:
                     " tree (more are not logged)", self._name, pid,
                 )  # fmt: skip
 
-        self._socket = NotifySocket(asyncio.get_running_loop(), self._path, owner, hear)
+        loop, given = asyncio.get_running_loop(), self._world.given.take(self._mark)
+        self._socket = NotifySocket(
+            loop, self._path, owner, hear, inherited=given[0] if given else None
+        )

@@ -175,6 +175,13 @@ class Registry:
         for supervisor in self._supervisors.values():
             supervisor.post(Kill(Cause.SHUTDOWN))
 
+    def pass_on(self) -> dict[str, list[int]]:
+        """The sockets by which applications are heard, for the program that takes our place."""
+        passed: dict[str, list[int]] = {}
+        for supervisor in self._supervisors.values():
+            passed |= supervisor.runner.notices.pass_on()
+        return passed
+
     async def close(self) -> None:
         """End the supervisors' tasks."""
         tasks = tuple(self._tasks)

@@ -37,11 +37,12 @@ async def hand_over(
     listeners.pause()
     connections.close()
     await watcher.close()
+    passed = {**listeners.descriptors(), **registry.pass_on()}
     await registry.close()
     signals.pass_on()
     name, fd = lock
     try:
-        execute(own_command(), {**listeners.descriptors(), name: [fd]})
+        execute(own_command(), {**passed, name: [fd]})
     except OSError as error:
         world.log.critical("cannot execute the new cmappserver: %s; ending", error)
         os._exit(1)

@@ -227,7 +227,7 @@ class Supervisor:
             owner = owner.refreshed(now)  # its last word was not written down
         self.custody.resume(owner, record.undelivered, record.concluded)
         self.notes.resume(record.since, record.started, record.launched_as)
-        self.app = lifecycle.resume(self.app, now)
+        self.app = lifecycle.resume(self.app, now, heard=self.runner.notices.was_passed_on)
         if self.app.run is not None:
             self.log(f"taken up again (run {self.app.run.id}, pid {self.app.run.pid})")
             adoption.resume(self.runner, self.app, record.identity)

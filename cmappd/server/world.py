@@ -8,6 +8,7 @@ from cmappd.server.leftovers import Leftovers
 from cmappd.server.maintenance import Maintenances
 from cmappd.server.store import Store
 from cmappd.system.cgroup import Cgroup
+from cmappd.system.handover import Handover
 from cmappd.system.hierarchy import Hierarchy
 from cmappd.system.reaper import Reaper
 from cmappd.system.tree import Forest
@@ -36,6 +37,8 @@ class World:
     cgroups: dict[str, Cgroup] = field(default_factory=dict)
     # Runs whose main process has ended and whose tree has not: whom to tell of an orphan's end.
     lingering: dict[str, Callable[[], None]] = field(default_factory=dict)
+    # The open sockets of the program that was in our place, until they are taken.
+    given: Handover = field(default_factory=lambda: Handover({}))
     ending: str = ""  # why nothing is started any more: cmappserver ends, or is replaced
     reaper: Reaper = field(init=False)
 

@@ -38,6 +38,10 @@ class Handover:
     def __init__(self, passed: Mapping[str, Sequence[int]]) -> None:
         self._passed = {name: list(fds) for name, fds in passed.items()}
 
+    def has(self, name: str) -> bool:
+        """Whether there is something of this name to be taken."""
+        return name in self._passed
+
     def take(self, name: str) -> list[int]:
         """The descriptors of this name, which are the caller's from here on."""
         return self._passed.pop(name, [])

@@ -84,17 +84,23 @@ class NotifySocket:
         path: str,
         owner: tuple[int, int] | None,
         callback: Callable[[int, int, Notification], None],
+        inherited: int | None = None,
     ) -> None:
         """Listen at an absolute path; take it over from a server that was killed.
 
-        ``owner``, a uid and a gid, is who may send besides root; None: who we are. Raises
-        ConfigError where the directory is not as this module says, the owner cannot get there,
-        something else has that name, or the socket cannot be made.
+        ``owner``, a uid and a gid, is who may send besides root; None: who we are. ``inherited`` is
+        the descriptor of the socket that is there, from `detach` in the program that was in our
+        place: what waits in it is heard. Raises ConfigError where the directory is not as this
+        module says, the owner cannot get there, something else has that name, or the socket cannot
+        be made.
         """
         self._loop = loop
         self._callback = callback
         self._paused = False
-        self._socket = _bind(path, owner)
+        if inherited is None:
+            self._socket = _bind(path, owner)
+        else:
+            self._socket = socket.socket(fileno=inherited)
         self._inode = _inode(path)
         self.address = path  # for $NOTIFY_SOCKET
         self.refused = 0
@@ -106,6 +112,11 @@ class NotifySocket:
         For the end of a process: its last words must not be heard after that.
         """
         self._hear(MESSAGES_PER_DRAIN)
+
+    def detach(self) -> int:
+        """Hear no more, and give the descriptor away, with what waits to be heard."""
+        self._loop.remove_reader(self._socket)
+        return self._socket.detach()
 
     def close(self, remove: bool) -> None:
         """Hear no more; what was not heard yet is lost. A path that is kept is for the next server.

@@ -1,4 +1,4 @@
-"""Notifications, and a server that is killed: the same socket, and no lost word ends anybody."""
+"""Notifications, and a server that is killed or replaced: no lost word ends anybody."""
 
 import os
 import signal
@@ -12,6 +12,7 @@ from cmappd.core.messages import AppStatus, Ended
 from cmappd.core.state import Cause
 from tests.server.harness import Guest, wait_for
 from tests.server.test_notices import Puppet
+from tests.server.test_upgrade import upgrade
 
 NOTIFY = {"ready": "notify", "timeout": "2s"}
 
@@ -56,6 +57,23 @@ def test_the_same_socket_is_heard_and_the_watchdog_begins_anew(
         manager = guest.manager()
         manager.claim("db", run=before.run)
         assert manager.hear(Ended).outcome.cause is Cause.UNHEALTHY  # it pings no more
+
+
+def test_an_upgrade_loses_no_word(puppet: Puppet, tmp_path: Path) -> None:
+    """Nothing is refused to it, which it would not survive."""
+    start = {"ready": "notify", "timeout": "1h"}
+    with guest_of(tmp_path, puppet, start=start).started() as guest:
+        go = tmp_path / "go"
+        puppet.do(
+            f"while not os.path.exists({str(go)!r}): say('STATUS=loading'); time.sleep(0.001)"
+        )
+        once(guest, phase="starting", status_text="loading")
+        done = upgrade(guest)
+        assert done.returncode == 0, done.stderr
+        assert once(guest, status_text="loading").phase == "starting"
+        go.touch()
+        puppet.say("READY=1")
+        once(guest, phase="running")
 
 
 def test_a_ready_that_nobody_heard_ends_nothing(puppet: Puppet, tmp_path: Path) -> None:

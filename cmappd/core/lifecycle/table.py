@@ -136,24 +136,25 @@ def step(app: App, event: Event, now: float) -> Step:
     return cell(app, event, now) if cell is not None else (app, ())
 
 
-def resume(app: App, now: float) -> App:
+def resume(app: App, now: float, *, heard: bool = False) -> App:
     """The application as an earlier supervisor left it: no health check of it is under way.
 
-    What it said while nobody was there is lost, and was refused to it. So the time of its watchdog
-    begins anew; and of one that was starting nobody knows whether it has said that it is ready.
+    What it said while nobody was there is lost, and was refused to it, unless all was ``heard``.
+    So the time of its watchdog begins anew; and of one that was starting nobody knows whether it
+    has said that it is ready.
     """
     if app.phase is Phase.BACKOFF:
         return _resume_waiting(app, now)
     if app.run is None:
         return app
-    stops = app.run.announced is Announced.STOPPING
-    run = replace(
-        app.run, checking=False, check_due=None, ping_due=None, status_text="",
-        excused=now + app.definition.stop.timeout if stops else None,
-    )  # fmt: skip
+    run = replace(app.run, checking=False, check_due=None, ping_due=None)
+    if run.announced is Announced.STOPPING:
+        run = replace(run, excused=now + app.definition.stop.timeout)
+    if run.socket and not heard:
+        run = replace(run, unheard=True, status_text="")
     app = replace(app, run=run)
     if app.phase is Phase.STARTING:
-        app = starting.starting(app, replace(run, unheard=run.socket), now)
+        app = starting.starting(app, run, now)
     app = watchdog.rewind(app, now)
     if is_up(app):
         app = health.plan_check(app, now, run.chance)
