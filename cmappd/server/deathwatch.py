@@ -64,7 +64,11 @@ class Deathwatch:
             self.ended(run, part, ExitStatus())
         except OSError:  # no free descriptor
             loop = asyncio.get_running_loop()
-            loop.call_later(FOREIGN_LOOK, self.watch, run, part, process)
+            loop.call_later(FOREIGN_LOOK, self._try_again, run, part, process)
+
+    def _try_again(self, run: str, part: Part, process: Identity) -> None:
+        if part is not Part.MAIN or process == self._main:  # it has not handed over since
+            self.watch(run, part, process)
 
     def _process_ended(self, run: str, part: Part, process: Identity, status: ExitStatus) -> None:
         self._hear()

@@ -9,6 +9,7 @@ from functools import partial
 from cmappd.core.config import Application
 from cmappd.core.events import Event, Launched, MainFound, Notified, NotLaunched
 from cmappd.core.lifecycle import App
+from cmappd.core.lifecycle.app import CHECKED_PHASES, is_up
 from cmappd.core.sd_notify import Notification
 from cmappd.core.state import Part
 from cmappd.errors import CmappdError, LaunchError
@@ -182,7 +183,8 @@ class Runner:
 
     def heed(self, before: App, app: App) -> None:
         """End what is under way and of no use any more in this state of the application."""
-        self._main_is_known = app.run is not None and app.run.pid is not None
+        # Who is being ended ends, and hands over to nobody.
+        self._main_is_known = app.phase in CHECKED_PHASES and is_up(app)
         if app.run is None:
             self.notices.close(remove=True)
         self.checks.heed(app)

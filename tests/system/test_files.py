@@ -283,6 +283,14 @@ class TestDirectories:
             files.private_directory(str(path))
             assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
+    def test_others_may_pass_where_that_is_wanted_whatever_the_umask(self, tmp_path: Path) -> None:
+        before = os.umask(0o077)
+        try:
+            files.private_directory(str(tmp_path / "sockets"), 0o711)
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "sockets").stat().st_mode) == 0o711
+
     def test_what_is_not_ours_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "real").mkdir(0o700)
         (tmp_path / "link").symlink_to("real")

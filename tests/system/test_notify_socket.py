@@ -412,6 +412,22 @@ def test_descriptors_that_were_not_heard_are_closed_at_the_end(place: Place) -> 
     assert place.heard == []
 
 
+def test_what_waits_is_heard_by_who_is_given_the_socket(place: Place) -> None:
+    made = place.listen()
+    address = made.address
+    with Client(address) as client:
+        descriptor = made.detach()
+        assert client.send("STATUS=waits") == "sent"
+        heard: Heard = []
+        next_one = NotifySocket(
+            place.loop, address, None, lambda *said: heard.append(said), inherited=descriptor
+        )
+        next_one.drain()
+        assert heard == [(client.pid, os.getuid(), Notification(status="waits"))]
+        next_one.close(remove=True)
+    assert not os.path.exists(address)
+
+
 def test_a_server_without_descriptors_to_spare_hears_all_the_same(place: Place) -> None:
     made = place.listen()
     reading = send_with_pipe(made.address, b"READY=1")

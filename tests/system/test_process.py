@@ -86,6 +86,15 @@ def test_nothing_is_inherited(ways: None, scripts: Scripts) -> None:
     assert heard == "{'A': 'b', 'LC_ALL': 'C.UTF-8'} ['0', '1', '2', '3']\n"  # 3: listdir's own
 
 
+def test_a_variable_holds_its_own_pid_and_nothing_else_is_added(
+    ways: None, scripts: Scripts
+) -> None:
+    text = "import os; print(os.environ.pop('MINE') == str(os.getpid()), dict(os.environ))"
+    given = {"A": "b", "LC_ALL": "C.UTF-8"}
+    spec = scripts.python(text, environment=given, pid_variable="MINE")
+    assert said(scripts, spec) == f"True {given}\n"
+
+
 def test_signals_of_the_child_are_clean(ways: None, scripts: Scripts) -> None:
     old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGQUIT})
     old_handlers = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGHUP, signal.SIGQUIT)}

@@ -300,3 +300,31 @@ def test_marked_does_not_name_this_process_or_the_unmarked(scripts: Scripts, woo
     found = marked()
     assert all(os.getpid() != who.pid for members in found.values() for who in members)
     assert not set(wood.forest.alive("a")) & {who for of in found.values() for who in of}
+
+
+def test_who_belongs_to_a_run(scripts: Scripts, wood: Wood) -> None:
+    """Also when it is deep down, in a session of its own, or has lost its parent."""
+    nested = "sh -c 'sleep 60 & sleep 60; true' & (setsid sleep 60 &) ; wait"
+    main = wood.grow("a", scripts.sh(nested, run="a"))
+    other = wood.grow("b", scripts.launch("/bin/sleep", "60"))
+    members = wood.until_members("a", 5)
+    assert all(wood.forest.has("a", member.pid) for member in members)
+    assert not any(wood.forest.has("b", member.pid) for member in members)
+    assert wood.forest.has("b", other.pid)
+    for stranger in (os.getpid(), os.getppid(), 1, 2**22 + 1):
+        assert not wood.forest.has("a", stranger)
+    assert not wood.forest.has("x", main.pid)
+    wood.kill("a")
+    assert wood.forest.has("a", main.pid)  # its last words may still be heard
+    assert not wood.forest.has("a", members[-1].pid)
+
+
+def test_one_that_is_no_child_of_ours_may_be_the_main_process(scripts: Scripts, wood: Wood) -> None:
+    """It has handed over to a child of its own: who is signalled, and who counts."""
+    first = wood.grow("a", scripts.sh("sleep 60 & wait"))
+    (second,) = (one for one in wood.until_members("a", 2) if one != first)
+    wood.forest.plant("a", second)
+    assert set(wood.forest.members("a")) == {first, second}
+    assert wood.forest.signal("a", signal.SIGTERM, whole=False) == 1
+    wood.until_ended(first)  # whose wait is over
+    wood.until(lambda: wood.forest.empty("a"))
