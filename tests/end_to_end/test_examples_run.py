@@ -94,6 +94,7 @@ def test_redis(scene: Scene) -> None:
     program = stanza["health"]["command"]
     program[program.index("-p") + 1] = port
     assert "Redis is now ready to exit" in run(scene, "redis", stanza)
+    assert "redis: it says that it is ready" in scene.guest.server_said()
 
 
 def test_webapp(scene: Scene) -> None:

@@ -110,6 +110,30 @@ def test_a_tcp_check(tmp_path: Path) -> None:
         play(tmp_path, shell("sleep 600", health=health, start={"ready": "health"}), scene)
 
 
+@pytest.mark.parametrize(
+    ("keys", "seen"),
+    [
+        ({"http_status": [302]}, "gone"),
+        ({"http_redirects": True}, "here"),
+        ({"http_redirects": True, "http_body": "her"}, "here"),
+    ],
+)
+def test_what_an_http_check_is_told(keys: dict[str, Any], seen: str, tmp_path: Path) -> None:
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        assert isinstance(await start(db), Done)
+        assert db.runner.checks.output == seen
+
+    def serve(connection: socket.socket) -> None:
+        asked = connection.recv(65536).split()[1]
+        away = b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 4\r\n\r\ngone"
+        here = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhere"
+        connection.sendall(here if asked == b"/there" else away)
+
+    with Service(serve) as service:
+        health = {"http": service.url, "interval": "20ms", **keys}
+        play(tmp_path, shell("sleep 600", health=health, start={"ready": "health"}), scene)
+
+
 @pytest.mark.parametrize("way", ["command", "tcp"])
 def test_a_check_that_we_cannot_make_says_nothing_of_the_application(
     way: str, tmp_path: Path
