@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from cmappd.core.messages import Done, Refused
+from cmappd.core.messages import Done, Refused, Restart
 from cmappd.core.state import Announced, Cause, Health, Phase
 from cmappd.server.supervisor import Supervisor
 from cmappd.system.proc import read_stat
-from tests.server.ground import Ground, until
+from tests.server.ground import Ground, Recorder, until
 from tests.server.harness import stanza
 from tests.server.test_commands import play, start, stop
 
@@ -222,6 +222,21 @@ def test_a_place_that_cannot_be_had_fails_the_start(puppet: Puppet, tmp_path: Pa
     play(tmp_path, puppet.stanza(start=NOTIFY), scene)
 
 
+def test_each_run_has_a_socket_of_its_own(puppet: Puppet, tmp_path: Path) -> None:
+    """What is open afterwards, the test of open files would show."""
+
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        first = await ready(puppet, db)
+        admin = Recorder("uid 0", administrator=True)
+        task = asyncio.create_task(admin.ask(db, Restart(admin.next(), "db")))
+        await until(lambda: db.status().pid not in (first, None))
+        puppet.say("READY=1")
+        assert isinstance(await task, Done)
+        await stop(db)
+
+    play(tmp_path, puppet.stanza(start=NOTIFY), scene)
+
+
 # Another main process ----------------------------------------------------------------
 
 
@@ -324,8 +339,8 @@ def test_words_that_wait_to_be_read_are_heard_before_the_time_is_over(
 
     async def scene(ground: Ground, db: Supervisor) -> None:
         await ready(puppet, db)
-        puppet.do("[(say('WATCHDOG=1'), time.sleep(0.05)) for _ in range(60)]")
-        await until(lambda: db.status().health is Health.HEALTHY)
+        puppet.do("time.sleep(0.2); say('STATUS=slept'); say('WATCHDOG=1')")
+        puppet.do("[(time.sleep(0.05), say('WATCHDOG=1')) for _ in range(40)]")
         subprocess.run(["/bin/sleep", "0.8"], check=True)  # nothing is heard meanwhile
         puppet.say("STATUS=through")
         await until(lambda: db.status().status_text == "through")
