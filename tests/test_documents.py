@@ -14,8 +14,6 @@ from pydantic import BaseModel
 from cmappd.client import settings
 from cmappd.core.config import Source, parse, plan
 from cmappd.core.config.schema import (
-    PLANNED_KEYS,
-    PLANNED_VALUES,
     Application,
     Manager,
     Server,
@@ -163,17 +161,6 @@ def _accepts(table: str, key: str, value: object) -> bool:
     lines += ['ready = "0s"'] if table.endswith("start") and key == "timeout" else []
     parsed = parse([Source("/x.toml", "\n".join([*lines, f"{key} = {shown}"]))])
     return not parsed.problems
-
-
-def test_the_page_names_what_is_refused_in_this_version() -> None:
-    section = SERVER_PAGE.read_text().partition(".Sh NOT IN THIS VERSION")[2]
-    section = section.partition(".Sh ")[0]
-    names = {name for names in PLANNED_KEYS.values() for name in names}
-    names |= {value for values in PLANNED_VALUES.values() for value in values}
-    assert {name for name in names if not re.search(rf"\b{name}\b", section)} == set()
-    shown = {key.rpartition(".")[2] for key in re.findall(r"^\.Ic (\S+)", section, re.MULTILINE)}
-    keys_of_values = {key for _table, key in PLANNED_VALUES}
-    assert shown == keys_of_values | {key for keys in PLANNED_KEYS.values() for key in keys}
 
 
 def test_the_page_names_every_limit() -> None:

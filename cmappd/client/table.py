@@ -70,6 +70,8 @@ def _notes(status: AppStatus) -> list[str]:
     notes = []
     if status.maintenance is not None:
         notes.append(f"maintenance {_maintenance(status.maintenance)}")
+    if status.waits_for:
+        notes.append(f"waits for {status.waits_for}")
     if status.next_in is not None:
         notes.append(f"next in {status.next_in:.0f}s")
     if status.announced in (Announced.RELOADING, Announced.STOPPING):
@@ -95,6 +97,7 @@ def _details(status: AppStatus) -> list[str]:
     facts = {
         "description": status.description,
         "goal": str(status.goal),
+        "requires": ", ".join(status.requires),
         "run": status.run or "",
         "started": "" if status.started is None else _wall(status.started),
         "processes": _known_by(status),

@@ -159,6 +159,8 @@ def _line(status: AppStatus) -> str:
     facts = [str(status.phase)]
     if status.maintenance is not None:
         facts.append(f"under maintenance {wording.maintenance_text(status.maintenance)}")
+    if status.waits_for:
+        facts.append(f"waits for {status.waits_for}")
     if status.pid is not None:
         facts.append(f"pid {status.pid}")
     if status.health is not Health.NONE:

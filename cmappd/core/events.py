@@ -20,9 +20,15 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Somebody wishes it down."""
+    """Somebody wishes it down.
+
+    ``patience`` is for those that require it to end before it: seconds, 0 where none is up or
+    nobody may wait for them.
+    """
 
     cause: Cause
+    detail: str = ""
+    patience: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,36 @@ class Maintain:
 @dataclass(frozen=True, slots=True)
 class MaintenanceOver:
     """The work is done, or its time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """What the run requires is not all ready; ``detail`` says what is not, and what that does."""
+
+    run: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """All that the run requires is ready."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotProvided:
+    """Something that the run requires has come to rest, or is not there."""
+
+    run: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Of those that require it, nothing lives any more."""
+
+    run: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +198,10 @@ Event = (
     | Restart
     | Define
     | Remove
+    | Awaited
+    | Provided
+    | NotProvided
+    | Released
     | Maintain
     | MaintenanceOver
     | Launched
@@ -179,6 +219,21 @@ Event = (
 
 
 # Actions -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Require:
+    """Have these started, and watch them; answered by Awaited, and by Provided or NotProvided."""
+
+    run: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopDependants:
+    """Stop all that requires it; of a run that yields, answered by Released."""
+
+    cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,4 +280,4 @@ class Conclude:
     outcome: Outcome
 
 
-Action = Spawn | FindMain | Terminate | Destroy | Check | Conclude
+Action = Require | StopDependants | Spawn | FindMain | Terminate | Destroy | Check | Conclude

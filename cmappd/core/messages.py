@@ -195,6 +195,8 @@ class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     oom_kills: int = 0  # processes of the live run that the kernel has killed for memory
     definition: str = ""  # a hash of the definition in force
     restart_pending: bool = False  # a launch key has changed since the launch
+    requires: tuple[str, ...] = ()  # the applications that must be ready before it is launched
+    waits_for: str = ""  # what keeps it from its launch, or in order from its end; for people
     removed: bool = False  # its stanza is gone; it leaves when it ends
     maintenance: MaintenanceNotice | None = None
     problem: str = ""  # why its stanza is not in force, or its log not written

@@ -10,6 +10,7 @@ _REASONS = {
     Cause.MANAGER: reasons.STOPPED,
     Cause.OPERATOR: reasons.OPERATOR,
     Cause.SHUTDOWN: reasons.OPERATOR,
+    Cause.REQUIRED: reasons.OPERATOR,
     Cause.RELOAD: reasons.OPERATOR,
     Cause.LEASE: reasons.LOST,
     Cause.NOT_STARTED: reasons.NOT_STARTED,

@@ -21,6 +21,7 @@ class Phase(StrEnum):
     """What is the case. A process may live in the ALIVE ones, and in no other."""
 
     STOPPED = "stopped"  # nothing runs, and nothing went wrong
+    WAITING = "waiting"  # nothing runs; to be launched when what it requires is ready
     STARTING = "starting"  # launched, not yet known to be ready
     RUNNING = "running"
     STOPPING = "stopping"  # asked to end, or its main process has ended and the rest must
@@ -50,6 +51,7 @@ class Cause(StrEnum):
     OPERATOR = "operator"  # the guest's administrator asked
     SHUTDOWN = "shutdown"  # cmappserver was told to end
     LEASE = "lease"  # no manager was heard for the lease, and on_lost = "stop"
+    REQUIRED = "required"  # one that it requires was stopped
     RELOAD = "reload"  # a changed launch key, and reload = "restart"
     NOT_STARTED = "not-started"  # it could not be executed
     NOT_READY = "not-ready"  # it was not ready within start.timeout
@@ -58,7 +60,9 @@ class Cause(StrEnum):
     UNKNOWN = "unknown"  # it ended, and its status cannot be known
 
 
-REQUESTED = frozenset({Cause.MANAGER, Cause.OPERATOR, Cause.SHUTDOWN, Cause.LEASE, Cause.RELOAD})
+REQUESTED = frozenset(
+    {Cause.MANAGER, Cause.OPERATOR, Cause.SHUTDOWN, Cause.LEASE, Cause.REQUIRED, Cause.RELOAD}
+)
 
 
 class Health(StrEnum):

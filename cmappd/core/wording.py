@@ -32,6 +32,7 @@ _CAUSES = {
     Cause.OPERATOR: "stopped in the guest by its administrator",
     Cause.SHUTDOWN: "stopped because cmappserver was told to end",
     Cause.LEASE: "stopped because no manager was heard for its lease",
+    Cause.REQUIRED: "stopped because one that it requires was stopped",
     Cause.RELOAD: "stopped because its definition was changed",
     Cause.NOT_STARTED: "could not be started",
     Cause.NOT_READY: "did not become ready in time",
@@ -106,9 +107,12 @@ def _lines(text: str) -> list[str]:
 
 
 def _phase(old: AppStatus | None, new: AppStatus) -> list[Line]:
-    if old is not None and (old.phase, old.run) == (new.phase, new.run):
+    before = None if old is None else (old.phase, old.run, old.waits_for)
+    if before == (new.phase, new.run, new.waits_for):
         return []
     match new.phase:
+        case _ if new.waits_for:
+            return [Line(f"{new.phase}: waits for {new.waits_for}", INFO)]
         case Phase.STOPPED | Phase.FAILED if new.maintenance is not None:
             return [Line(f"{new.phase}{_how(new)}", WARNING)]
         case Phase.BACKOFF:

@@ -19,6 +19,8 @@ def resume(runner: Runner, app: App, main: Identity | None) -> None:
     """Take up the live run as it was recorded; what became of it is posted."""
     run = app.run
     assert run is not None
+    if app.phase is Phase.WAITING:
+        return  # nothing of it runs
     runner.output.resume(app.definition)
     if run.part is Part.AFTER:
         _resume_after(runner, run.id)

@@ -87,7 +87,8 @@ class Desk:
             case AskStart(seq):
                 self._ask(Waiting(link, seq, down=False), Start())
             case AskRestart(seq):
-                but = served.app.run.id if served.app.run is not None else None
+                live = served.app.run
+                but = live.id if live is not None and live.launched else None
                 self._ask(Waiting(link, seq, down=False, but=but), Restart(Cause.OPERATOR))
 
     def parted(self, link: Link) -> None:

@@ -29,4 +29,16 @@ class Mended:
     problem: str
 
 
-Item = Event | Said | Parted | Mended
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """An application waits for this one to be ready."""
+
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stirred:
+    """Of what this application waits for, or lets end first, something has changed."""
+
+
+Item = Event | Said | Parted | Mended | Needed | Stirred

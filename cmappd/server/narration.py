@@ -11,11 +11,14 @@ def narrate(before: App, after: App, now: float) -> list[str]:
     lines = []
     if after.last is not None and (before.last is None or after.last.run != before.last.run):
         lines.append(f"run {after.last.run} {outcome_text(after.last)}")
-    if after.run is not None and not after.run.launched:
+    waits, waited = _waits(after), _waits(before)
+    if waits:
+        lines += waits if waits != waited else []
+    elif after.run is not None and not after.run.launched:
         pass  # what comes of it will be told
     elif before.phase is Phase.BACKOFF and after.phase is Phase.STOPPED and after.last is not None:
         lines.append(cause_text(after.last.cause))
-    elif (after.phase, _pid(after)) != (before.phase, _pid(before)):
+    elif waited or (after.phase, _pid(after)) != (before.phase, _pid(before)):
         lines.append(_phase(after, now))
     if after.run is not None and before.run is not None and after.run.id == before.run.id:
         lines += _health(before.run.condition, after.run.condition)
@@ -36,6 +39,15 @@ def _maintenance(maintenance: Maintenance | None, now: float) -> str:
     left = format_duration(max(1, round(maintenance.until - now)))
     why = f": {maintenance.reason}" if maintenance.reason else ""
     return f"under maintenance for {left}, by {maintenance.by}{why}"
+
+
+def _waits(app: App) -> list[str]:
+    run = app.run
+    if run is not None and app.phase is Phase.WAITING and run.detail:
+        return [f"waits for {run.detail}"]
+    if run is not None and run.yielding:
+        return [f"stops when those that require it have ended (run {run.id})"]
+    return []
 
 
 def _pid(app: App) -> int | None:

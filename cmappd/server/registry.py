@@ -10,7 +10,7 @@ from cmappd.core.config.plan import change_of
 from cmappd.core.events import Define, Kill, Remove, Restart, Start, Stop
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus
-from cmappd.core.state import Cause, Goal, Phase
+from cmappd.core.state import ALIVE, Cause, Goal, Phase
 from cmappd.server.items import Mended
 from cmappd.server.leftovers import find_run
 from cmappd.server.store import Record, RecordError
@@ -130,6 +130,7 @@ class Registry:
     def _begin(self, supervisor: Supervisor) -> None:
         name = supervisor.app.name
         self._supervisors[name] = supervisor
+        self._world.dependencies.join(supervisor)
         task = asyncio.create_task(self._supervise(supervisor), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -138,6 +139,7 @@ class Registry:
         await supervisor.live()
         name = supervisor.app.name
         del self._supervisors[name]
+        self._world.dependencies.leave(name)
         if not self._world.ending:
             self._world.store.forget(name)
         if name in self.config.apps and not self._world.ending:  # it is back already
@@ -193,4 +195,4 @@ class Registry:
 def _is_another(found: App, recorded: App) -> bool:
     """Whether the run that was found is not the one that was written down."""
     assert found.run is not None
-    return recorded.run is None or recorded.run.id != found.run.id
+    return recorded.phase not in ALIVE or recorded.run is None or recorded.run.id != found.run.id

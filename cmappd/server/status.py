@@ -67,7 +67,7 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         run=run.id if run is not None else (app.last.run if app.last is not None else None),
         pid=run.pid if run is not None else None,
         since=notes.since,
-        started=notes.started if run is not None else None,
+        started=notes.started if app.phase in ALIVE else None,
         health=run.condition if run is not None else _idle_health(app),
         health_output=runner.checks.output,
         announced=run.announced if run is not None else Announced.NOTHING,
@@ -88,6 +88,8 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         and (notes.launched_as != notes.launch_hash or bool(unlimited)),
         removed=app.removed,
         maintenance=_notice(app, now),
+        requires=app.definition.requires,
+        waits_for=_waits_for(app, runner),
         problem="; ".join(filter(None, problems))[:PROBLEM_LENGTH],
         last=app.last,
         log_dropped=runner.output.dropped,
@@ -116,3 +118,11 @@ def _idle_health(app: App) -> Health:
 
 def _until(deadline: float | None, now: float) -> float | None:
     return max(0.0, deadline - now) if deadline is not None else None
+
+
+def _waits_for(app: App, runner: Runner) -> str:
+    if app.run is None:
+        return ""
+    if app.phase is Phase.WAITING:
+        return app.run.detail
+    return f"the end of {runner.world.dependencies.holding_up(app)}" if app.run.yielding else ""

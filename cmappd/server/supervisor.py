@@ -20,18 +20,21 @@ from cmappd.core.events import (
     Event,
     FindMain,
     Gone,
+    Released,
+    Require,
     Spawn,
     Stop,
+    StopDependants,
     Terminate,
 )
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus, Ended, State
-from cmappd.core.state import REST, Cause, Goal, Part
+from cmappd.core.state import REST, Cause, Goal, Part, Phase
 from cmappd.server import adoption
 from cmappd.server.custody import Custody
 from cmappd.server.desk import Desk, turn_away
 from cmappd.server.inbox import Inbox
-from cmappd.server.items import Item, Mended, Parted, Said
+from cmappd.server.items import Item, Mended, Needed, Parted, Said, Stirred
 from cmappd.server.keeper import Keeper
 from cmappd.server.narration import narrate
 from cmappd.server.runner import Runner
@@ -86,6 +89,8 @@ class Supervisor:
 
     async def live(self) -> None:
         """Supervise until the application may leave, and it and its result have gone."""
+        for action in lifecycle.pending(self.app):
+            self._act(action)
         try:
             while not self._has_left():
                 if self._inbox.empty:
@@ -146,8 +151,13 @@ class Supervisor:
                 self._desk.parted(link)
             case Mended(problem):
                 self.notes.problem = problem
+            case Needed() | Stirred():
+                self._hear_of_others(item)
             case Define(definition):
+                before = self.app.definition
                 self.step(item)
+                if definition.requires != before.requires:
+                    self._world.dependencies.redefined()
                 self.notes.define(definition)
                 self.runner.output.redefine(definition)
                 if self.app.run is not None:
@@ -168,7 +178,9 @@ class Supervisor:
 
     def _lease_end(self) -> float | None:
         owner, rule = self.custody.owner, self.app.definition.manager
-        if owner is None or rule.on_lost != "stop" or self.app.goal is Goal.DOWN:
+        yielding = self.app.run is not None and self.app.run.yielding
+        ending = self.app.goal is Goal.DOWN and not yielding
+        if owner is None or rule.on_lost != "stop" or ending:
             return None
         return owner.expires(rule.lease)
 
@@ -186,6 +198,8 @@ class Supervisor:
     def step(self, event: Event) -> None:
         """Give the lifecycle an event, and carry out what it asks for."""
         before, now = self.app, time.monotonic()
+        if isinstance(event, Stop):
+            event = self._world.dependencies.patient(before, event)
         self.app, actions = lifecycle.step(self.app, event, now)
         if self.app.phase is not before.phase:
             self.notes.since = time.time()
@@ -193,12 +207,18 @@ class Supervisor:
         self.runner.heed(before, self.app)
         for action in actions:
             self._act(action)
+        if self.app.phase is not before.phase:
+            self._world.dependencies.changed(self.app)
         for line in narrate(before, self.app, now):  # the cluster does not wait for our log
             self.log(line)
 
     def _act(self, action: Action) -> None:
         definition = self.app.definition
         match action:
+            case Require():
+                self._world.dependencies.require(self.app)
+            case StopDependants(cause):
+                self._world.dependencies.stop_dependants(self.app, cause)
             case Spawn(run, part):
                 if part in (Part.START, Part.MAIN):
                     self.notes.launch()
@@ -217,6 +237,19 @@ class Supervisor:
                 self.custody.conclude(Ended(0, self.app.name, outcome, *texts))
                 self.save()  # what was told must be known after a crash, too
                 self.custody.deliver()
+
+    def _hear_of_others(self, item: Needed | Stirred) -> None:
+        dependencies = self._world.dependencies
+        event: Event | None
+        if isinstance(item, Needed):
+            event = dependencies.needed(self.app, item.by)
+        else:
+            event = dependencies.news(self.app)
+        if event is None or (self._world.ending and not isinstance(event, Released)):
+            return
+        if isinstance(item, Needed) and self.at_rest:
+            self.log(f"started, because {item.by} requires it")
+        self.step(event)
 
     # What survives us ----------------------------------------------------------------
 
@@ -263,6 +296,9 @@ class Supervisor:
     def visible(self) -> tuple[object, ...]:
         """What its owner is told of when it changes."""
         app, run = self.app, self.app.run
-        described = (run.id, run.pid, run.condition, run.oom_kills) if run is not None else None
+        described: tuple[object, ...] = ()
+        if run is not None:
+            awaited = run.detail if app.phase is Phase.WAITING else ""
+            described = run.id, run.pid, run.condition, run.oom_kills, run.yielding, awaited
         facts = app.goal, app.phase, described, app.removed, app.maintenance, app.definition
         return *facts, self.notes.problem

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cmappd.server.dependencies import Dependencies
 from cmappd.server.leftovers import Leftovers
 from cmappd.server.maintenance import Maintenances
 from cmappd.server.store import Store
@@ -31,6 +32,7 @@ class World:
     hierarchy: Hierarchy | None  # of the runs' cgroups, where they can be had
     no_cgroups: str  # why not
     log: logging.Logger
+    dependencies: Dependencies = field(default_factory=Dependencies)
     # What an earlier cmappserver left running, and no application has been given back.
     leftovers: Leftovers = field(default_factory=dict)
     # The cgroups of runs that an earlier cmappserver has launched.

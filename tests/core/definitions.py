@@ -51,6 +51,7 @@ def definition(
     health: Health | None = None,
     kind: Kind = "simple",
     commands: tuple[int, int, int] = (0, 0, 0),
+    requires: tuple[str, ...] = (),
     autostart: bool = False,
     resources: Resources | None = None,
 ) -> Application:
@@ -66,6 +67,7 @@ def definition(
     return Application(
         command=("/bin/run-db",),
         type=kind,
+        requires=requires,
         start=start,
         stop=Stop(command=stop, tree=tree, timeout=stop_timeout, after=after),
         restart=Restart(policy=policy, limit=limit, window=WINDOW, delay=delay, max_delay=8.0),

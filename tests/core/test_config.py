@@ -347,6 +347,7 @@ FULL = [
     action = "report"
     """,
     'type = "oneshot"\nstart.command = ["/prepare"]\nhealth.command = ["/bin/ping", ""]',
+    'requires = ["listener", "db"]',
     'start.ready = "5s"\nhealth.tcp = "[::1]:1521"\nlog.destination = "journal"',
     'start.ready = "notify"\nhealth.watchdog = "30s"',
 ]
@@ -549,8 +550,9 @@ EMPTY = "must not be empty"
         ),
         ("health.tcp = 1521", "health.tcp", "must be a string"),
         ('health.tcp = "a:0"', "health.tcp", "must have a port from 1 to 65535"),
-        # Planned, but not in this version.
-        ('requires = ["a"]', "requires", "'requires' is not supported by this version"),
+        ('requires = ["db", "a b"]', "requires", "must be an array of names of applications"),
+        ('requires = ["db", "x", "db"]', "requires", "names 'db' twice"),
+        ('requires = "db"', "requires", "must be an array"),
         (
             'log.destination = "nowhere"',
             "log.destination",

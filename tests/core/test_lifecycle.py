@@ -26,6 +26,7 @@ from cmappd.core.events import (
     Spawn,
     Start,
     Stop,
+    StopDependants,
     Terminate,
     TimedOut,
 )
@@ -75,7 +76,7 @@ class Life:
     @property
     def outcome(self) -> Outcome:
         """The result that was concluded by the last step."""
-        (conclude,) = self.actions
+        conclude = self.actions[-1]
         assert isinstance(conclude, Conclude)
         return conclude.outcome
 
@@ -183,7 +184,8 @@ def test_a_new_start_rule_counts_from_the_change() -> None:
 
 def test_stop_signals_then_kills_ever_more_slowly_until_nothing_is_left() -> None:
     life = running(definition(stop_timeout=30.0))
-    assert life.at(200.0, Stop(Cause.MANAGER)) == (Terminate(FIRST, whole=False),)
+    life.at(200.0, Stop(Cause.MANAGER))
+    assert life.actions == (StopDependants(Cause.MANAGER), Terminate(FIRST, whole=False))
     assert (life.phase(), life.app.goal) == (Phase.STOPPING, Goal.DOWN)
     now = 230.0
     for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0):
@@ -200,7 +202,8 @@ def test_stop_signals_then_kills_ever_more_slowly_until_nothing_is_left() -> Non
 
 def test_stop_signal_to_the_whole_tree() -> None:
     life = running(definition(tree=True))
-    assert life.at(200.0, Stop(Cause.MANAGER)) == (Terminate(FIRST, whole=True),)
+    life.at(200.0, Stop(Cause.MANAGER))
+    assert life.actions == (StopDependants(Cause.MANAGER), Terminate(FIRST, whole=True))
 
 
 def test_what_outlives_its_stopped_main_process_is_told_to_stop() -> None:
@@ -221,7 +224,8 @@ def test_what_outlives_its_crashed_main_process_is_ended_before_it_is_over() -> 
 
 def test_kill_sends_no_stop_signal() -> None:
     life = running(definition())
-    assert life.at(200.0, Kill(Cause.OPERATOR)) == (Destroy(FIRST),)
+    life.at(200.0, Kill(Cause.OPERATOR))
+    assert life.actions == (StopDependants(Cause.OPERATOR), Destroy(FIRST))
     life.at(200.1, Exited(FIRST, ExitStatus(signal=9), empty=True))
     assert (life.phase(), life.outcome.cause) == (Phase.STOPPED, Cause.OPERATOR)
 
@@ -237,7 +241,7 @@ def test_kill_hastens_a_stop_and_does_not_take_its_credit() -> None:
 def test_stop_before_the_launch_is_answered_signals_when_it_is() -> None:
     life = Life(definition())
     life.at(100.0, Start())
-    assert life.at(100.1, Stop(Cause.MANAGER)) == ()
+    assert life.at(100.1, Stop(Cause.MANAGER)) == (StopDependants(Cause.MANAGER),)
     assert life.at(100.2, Launched(FIRST, 42)) == (Terminate(FIRST, whole=False),)
     life.at(100.3, Exited(FIRST, ExitStatus(signal=15), empty=True))
     assert (life.phase(), life.outcome.cause) == (Phase.STOPPED, Cause.MANAGER)
@@ -246,7 +250,7 @@ def test_stop_before_the_launch_is_answered_signals_when_it_is() -> None:
 def test_kill_before_the_launch_is_answered_kills_when_it_is() -> None:
     life = Life(definition())
     life.at(100.0, Start())
-    assert life.at(100.1, Kill(Cause.MANAGER)) == ()
+    assert life.at(100.1, Kill(Cause.MANAGER)) == (StopDependants(Cause.MANAGER),)
     assert life.at(100.15, Launched(FIRST, 42)) == (Destroy(FIRST),)
 
 

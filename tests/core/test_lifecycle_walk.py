@@ -10,14 +10,15 @@ What must hold, by the name of the check below:
 never_two           no command is launched while another one of its kind lives, or while a
                     launch has not been answered: start.command into nothing, the command
                     after it, stop.command beside what it is to end, stop.after into nothing
-never_lies          in STOPPED, FAILED and BACKOFF no process lives; in RUNNING the main
+never_lies          in STOPPED, FAILED, WAITING and BACKOFF no process lives; in RUNNING the main
                     process does, and its pid is known, or a oneshot has succeeded
 searches            the main process of a daemon is looked for when its command has ended
                     and has left something
-run_is_there        a run is there exactly in the phases in which a process may live
-deadlines           STARTING, STOPPING, KILLING and BACKOFF have a deadline, not over when
-                    they are entered; RUNNING, STOPPED and FAILED have none
-goals               the goal is DOWN in STOPPED and FAILED, UP in STARTING, RUNNING and
+run_is_there        a run is there exactly in the phases in which a process may live, and in
+                    WAITING, which is for it
+deadlines           WAITING, STARTING, STOPPING, KILLING and BACKOFF have a deadline, not over
+                    when they are entered; RUNNING, STOPPED and FAILED have none
+goals               the goal is DOWN in STOPPED and FAILED, UP in WAITING, STARTING, RUNNING and
                     BACKOFF; a stop always turns it DOWN, a start UP unless it is removed
 checks              one that could not be made changes nothing but when the next is due;
                     at most one health check is under way; while it starts or runs with a
@@ -29,6 +30,12 @@ concludes           it concludes exactly when it comes to rest, once, with the l
 requests            what ends while its goal is DOWN, or concludes with the cause of a
                     request, is STOPPED; what concludes FAILED was neither asked for nor a
                     success
+requires            what requires others is launched when it is told that those are ready, and
+                    at no other time; it asks each time that it waits
+yields              those that require it are stopped exactly when a stop or a kill turns the
+                    goal DOWN; while it waits for them it is neither asked to end nor
+                    signalled, until they have gone, the deadline has come, or somebody
+                    has asked who has no patience
 accounted_for       every run that ends has its outcome recorded, under its own id
 earlier_runs        words of an earlier run change nothing
 memory              a run ends as killed for memory exactly when its process ended by SIGKILL,
@@ -69,6 +76,7 @@ from cmappd.core import lifecycle
 from cmappd.core.config import Application, Resources
 from cmappd.core.events import (
     Action,
+    Awaited,
     Check,
     Checked,
     Conclude,
@@ -86,12 +94,17 @@ from cmappd.core.events import (
     MaintenanceOver,
     Notified,
     NotLaunched,
+    NotProvided,
     PingDue,
+    Provided,
+    Released,
     Remove,
+    Require,
     Restart,
     Spawn,
     Start,
     Stop,
+    StopDependants,
     Terminate,
     TimedOut,
 )
@@ -114,11 +127,12 @@ from cmappd.core.state import (
 )
 from tests.core.definitions import LIMIT, WINDOW, definition, fresh, health, watched
 
-TIMED = {Phase.STARTING, Phase.STOPPING, Phase.KILLING, Phase.BACKOFF}
+TIMED = {Phase.WAITING, Phase.STARTING, Phase.STOPPING, Phase.KILLING, Phase.BACKOFF}
 REST = {Phase.STOPPED, Phase.FAILED}
 CHECKED = {Phase.STARTING, Phase.RUNNING}
 MAIN_PID, NEXT_MAIN_PID = 4711, 4713
 REQUESTS = (Start, Stop, Kill, Restart)
+PATIENCE = 45.0  # seconds for those that require it
 MAINTENANCE = 5000.0  # seconds; longer than all that it puts off
 ENDINGS = (ExitStatus(code=0), ExitStatus(code=1), ExitStatus(signal=9), ExitStatus())
 WORDS = (
@@ -191,6 +205,18 @@ DEFINITIONS: dict[str, tuple[Application, Application]] = {
         definition(ready="notify", kind="forking", commands=(1, 0, 0), health=watched()),
         definition(kind="forking"),
     ),
+    "requires": (
+        definition("on-failure", requires=("listener",)),
+        definition("always", requires=("listener", "disk"), start_timeout=50.0),
+    ),
+    "requires, with all commands": (
+        definition(commands=(1, 1, 1), requires=("listener",), health=health(failures=1)),
+        definition(commands=(0, 1, 0), kind="oneshot"),
+    ),
+    "requires, daemonises": (
+        definition("on-failure", kind="forking", commands=(1, 1, 0), requires=("listener",)),
+        definition("on-failure", kind="forking", commands=(1, 0, 0)),
+    ),
     "never, ready by health": (
         definition(ready="health", start_timeout=1.2, health=health("report")),
         definition(ready="health", start_timeout=1.2, health=health("restart", failures=1)),
@@ -199,7 +225,7 @@ DEFINITIONS: dict[str, tuple[Application, Application]] = {
 
 
 # These are also walked under maintenance, which doubles them.
-MAINTAINED = {"ready by health", "always", "daemonises, checked", "survives, autostart"}
+MAINTAINED = {"requires", "ready by health", "always", "daemonises, checked", "survives, autostart"}
 
 
 # The world ---------------------------------------------------------------------------
@@ -217,6 +243,7 @@ class World:
     # to signal them is told that they are gone.
     left: str | None = None
     behind: str | None = None  # what stop.after has left of itself lives
+    required: str | None = None  # it has asked for what this run requires
     checking: str | None = None  # a health check of it is under way
     restarts: tuple[float, ...] = ()  # by the policy, since somebody asked for it
 
@@ -254,6 +281,12 @@ def obey(world: World, app: App, action: Action) -> World:
     """The world after an action; asserts that the action makes sense in it."""
     live = app.run.id if app.run is not None else None
     match action:
+        case Require(run, names):
+            assert run == live, "requires"
+            assert app.phase is Phase.WAITING, "requires"
+            assert names == app.definition.requires, "requires"
+            assert world.is_empty, "never_two"
+            return replace(world, required=run)
         case Spawn(run, part):
             assert run == live, "never_two"
             assert world.spawning is None, "never_two"
@@ -316,6 +349,8 @@ def advance(state: State, event: Event, later: float | None = None) -> State:
     world = happen(state.world, event)
     for action in actions:
         world = obey(world, after, action)
+    if after.phase is not Phase.WAITING:
+        world = replace(world, required=None)
     if after.phase not in CHECKED or after.run is None or after.run.id != world.checking:
         world = replace(world, checking=None)
     world = replace(world, restarts=_restarts(before, after, event, world, now))
@@ -336,8 +371,8 @@ def _restarts(before: App, after: App, event: Event, world: World, now: float) -
     if not _ended(before, after) or before.goal is Goal.DOWN or before.removed:
         return recent
     assert after.last is not None
-    if after.last.cause in REQUESTED:
-        return recent
+    if after.last.cause in REQUESTED or before.phase is Phase.WAITING:
+        return recent  # what it requires had a budget of its own
     rule = before.definition.restart
     wanted = rule.policy == "always" or (rule.policy == "on-failure" and not after.last.success)
     assert (after.phase not in REST) == (wanted and len(recent) < rule.limit), "budget"
@@ -368,12 +403,14 @@ def step_holds(
         assert (after, kinds) == (before, []), "removed"
     main = isinstance(event, Launched) and event.part in (Part.START, Part.MAIN)
     if main and before.phase is Phase.STOPPING:
-        assert kinds == [Terminate], "signals"
+        assert before.run is not None
+        assert kinds == ([] if before.run.yielding else [Terminate]), "signals"
     if isinstance(event, Launched) and before.phase is Phase.KILLING:
         assert kinds == [Destroy], "signals"
     if after.deadline is not None and after.phase is not before.phase:
         assert after.deadline >= now, "deadlines"
     _conclusion_holds(before, after, actions)
+    _order_holds(before, event, after, actions)
     if before.maintenance is not None:
         _maintenance_holds(before, event, after, now)
     _memory_holds(before, event, after)
@@ -390,10 +427,32 @@ def step_holds(
         assert after.last.run == before.run.id, "accounted_for"
 
 
+def _order_holds(before: App, event: Event, after: App, actions: tuple[Action, ...]) -> None:
+    """What requires others, and what others require."""
+    runs = {action.run for action in actions if isinstance(action, Spawn)}
+    if before.phase is Phase.WAITING:
+        assert not runs or isinstance(event, Provided), "requires"
+    elif after.definition.requires:
+        assert runs <= ({before.run.id} if before.run else set()), "requires"
+    told = [action.cause for action in actions if isinstance(action, StopDependants)]
+    if isinstance(event, Stop | Kill) and before.goal is Goal.UP:
+        assert told == [event.cause], "yields"
+    else:
+        assert told == [], "yields"
+    if before.run is None or not before.run.yielding:
+        return
+    over = isinstance(event, Released | TimedOut | Kill) or event == IMPATIENT
+    kinds = {type(one) for one in actions}
+    assert over or not kinds & {Terminate, Destroy}, "yields"
+    assert over or Part.STOP not in {one.part for one in actions if isinstance(one, Spawn)}
+    assert not (over and after.run and after.run.yielding), "yields"
+
+
 def _maintenance_holds(before: App, event: Event, after: App, now: float) -> None:
     if isinstance(event, MaintenanceOver):
         assert after.maintenance is None, "maintenance"
         usual = {
+            Phase.WAITING: after.definition.start.timeout,
             Phase.STARTING: max(1.0, after.definition.start.timeout),
             Phase.BACKOFF: after.definition.restart.delay,
         }.get(after.phase)
@@ -468,7 +527,7 @@ def _memory_holds(before: App, event: Event, after: App) -> None:
 
 def state_holds(state: State) -> None:
     app, world, run = state.app, state.world, state.app.run
-    assert (run is not None) == (app.phase in ALIVE), "run_is_there"
+    assert (run is not None) == (app.phase in ALIVE | {Phase.WAITING}), "run_is_there"
     assert (app.deadline is not None) == (app.phase in TIMED), "deadlines"
     if app.phase not in ALIVE:
         assert world.is_empty, "never_lies"
@@ -483,13 +542,18 @@ def state_holds(state: State) -> None:
             assert run.pid is not None, "never_lies"
     if app.phase in REST:
         assert app.goal is Goal.DOWN, "goals"
-    if app.phase in CHECKED | {Phase.BACKOFF}:
+    if app.phase in CHECKED | {Phase.WAITING, Phase.BACKOFF}:
         assert app.goal is Goal.UP, "goals"
+    if app.phase is Phase.WAITING:
+        assert run is not None
+        assert world.required == run.id, "requires"
+    if run is not None and run.yielding:
+        assert app.phase is Phase.STOPPING, "yields"
     if run is None and app.serial:
         assert app.last is not None, "accounted_for"
         assert app.last.run == f"db.e.{app.serial}", "accounted_for"
     if app.removed:
-        assert app.phase is not Phase.BACKOFF, "removed"
+        assert app.phase not in (Phase.WAITING, Phase.BACKOFF), "removed"
     _checks_hold(state)
     if run is not None:
         awaited = app.definition.watchdog is not None and run.watchdog > 0 and not run.silent
@@ -520,10 +584,15 @@ def _checks_hold(state: State) -> None:
 # Where a state can lead --------------------------------------------------------------
 
 
+IMPATIENT = Stop(Cause.MANAGER)
+
+
 def asked(state: State) -> Iterator[Event]:
     """What people may ask for at any time."""
     yield Start()
-    yield Stop(Cause.MANAGER)
+    yield IMPATIENT
+    if any(twin.requires for twin in state.twins):  # as if others required it, too
+        yield Stop(Cause.MANAGER, patience=PATIENCE)
     yield Kill(Cause.MANAGER)
     yield Restart(Cause.OPERATOR)
     yield Remove()
@@ -543,6 +612,12 @@ def launched(app: App, run: str, part: Part) -> Launched:
 
 def answered(world: World, app: App) -> Iterator[Event]:
     """What the world may have to tell."""
+    if world.required is not None:
+        yield Awaited(world.required, "listener (starting)")
+        yield Provided(world.required)
+        yield NotProvided(world.required, "'listener', which it requires, is gone")
+    if app.run is not None and app.run.yielding:
+        yield Released(app.run.id)
     if world.spawning is not None:
         run, part = world.spawning
         yield launched(app, run, part)
@@ -638,6 +713,10 @@ def earlier_words(state: State) -> Iterator[Event]:
     app = state.app
     for serial in range(max(app.serial - 1, 0), app.serial + (app.run is None)):
         run = f"db.e.{serial}"
+        yield Awaited(run, "")
+        yield Provided(run)
+        yield NotProvided(run, "")
+        yield Released(run)
         yield Launched(run, 1)
         yield NotLaunched(run, "")
         yield Exited(run, ExitStatus(code=1), True)
@@ -673,8 +752,16 @@ def _run_key(app: App, now: float) -> object:
     run = app.run
     if run is None:
         return None
-    steps = run.kind, run.part, run.launched, run.searching, run.asking, run.socket
-    ended = *steps, run.pid is None, run.ending, run.status, min(run.kills, 1), run.oom_kills
+    steps = run.kind, run.part, run.launched, run.searching, run.asking, run.yielding
+    ended = (
+        *steps,
+        run.socket,
+        run.pid is None,
+        run.ending,
+        run.status,
+        min(run.kills, 1),
+        run.oom_kills,
+    )
     if app.phase not in CHECKED:
         return ended
     rule, due = app.definition.health, run.check_due
@@ -812,6 +899,10 @@ def follow(state: State, request: Event, manners: Manners, reached: Reached) -> 
 def _reply(state: State, actions: tuple[Action, ...], manners: Manners) -> Event | None:
     world = state.world
     told = any(isinstance(one, Terminate | Destroy) for one in actions)
+    if world.required is not None:
+        return Provided(world.required)
+    if state.app.run is not None and state.app.run.yielding:
+        return Released(state.app.run.id)
     if world.spawning is not None:
         return launched(state.app, *world.spawning)
     if world.helper is not None:
@@ -850,4 +941,6 @@ def runs_after(serial: int) -> Reached:
 def test_restart_reaches_running_in_a_new_run(name: str, manners: Manners) -> None:
     for state in walk(name).states.values():
         if not state.app.removed:
-            follow(state, Restart(Cause.OPERATOR), manners, runs_after(state.app.serial))
+            not_yet = state.app.phase is Phase.WAITING  # its run is a new one
+            reached = runs_after(state.app.serial - not_yet)
+            follow(state, Restart(Cause.OPERATOR), manners, reached)

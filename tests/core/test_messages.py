@@ -50,6 +50,8 @@ ALLOWED = {
         *("restart_window", "next_in", "confined", "survivors", "definition", "restart_pending"),
         *(
             "oom_kills",
+            "requires",
+            "waits_for",
             "removed",
             "maintenance",
             "problem",

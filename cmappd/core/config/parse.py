@@ -40,7 +40,8 @@ class Parsed:
     """What the files define. ``origins`` are the files of applications, of wrong ones too.
 
     ``server`` is None when the main file is unreadable, or [server] or [tls] is wrong.
-    ``unreadable`` files are not TOML, or could not be read at all.
+    ``unreadable`` files are not TOML, or could not be read at all. ``requiring`` are the stanzas
+    of the applications that require others: whether they can is not a question to one file.
     """
 
     server: Server | None
@@ -52,6 +53,7 @@ class Parsed:
     unreadable: frozenset[str]
     manager_origins: dict[str, str] = field(default_factory=dict)
     known: Known = field(default_factory=dict, repr=False, compare=False)
+    requiring: dict[str, Stanza] = field(default_factory=dict, repr=False, compare=False)
 
 
 def includes(main: Source) -> tuple[str, ...]:
@@ -148,6 +150,11 @@ class _Reader:
             unreadable=frozenset(self.unreadable),
             manager_origins={name: place.stanza.file for name, place in managers.items()},
             known=self._known,
+            requiring={
+                name: apps[name].stanza
+                for name, definition in self._named["apps"].items()
+                if definition.requires
+            },
         )
 
     def _unknown_tables(self, stanza: Stanza, document: Document, main: bool) -> None:

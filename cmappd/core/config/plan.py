@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from cmappd.core.config.parse import Parsed
 from cmappd.core.config.problems import Problem
+from cmappd.core.config.requirements import quarantine
 from cmappd.core.config.schema import Application, Manager, Server, Tls
 from cmappd.errors import ConfigError
 
@@ -44,6 +45,7 @@ LIVE = frozenset(
         "log",
         "manager",
         "reload",
+        "requires",
         "resources",
         "restart",
         "start",
@@ -117,7 +119,9 @@ def settle(last: Config | None, parsed: Parsed) -> Config:
         if server is None:
             server, tls = last.server, last.tls
     assert server is not None
-    return Config(server, tls, managers, apps, origins, parsed.problems, manager_origins)
+    wrong = quarantine(apps, last.apps if last is not None else {}, parsed.requiring)
+    problems = (*parsed.problems, *wrong)
+    return Config(server, tls, managers, apps, origins, problems, manager_origins)
 
 
 def compare(old: Config, new: Config) -> Plan:

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cmappd.core.config.schema import PLANNED_KEYS, PLANNED_VALUES
-
 KeyPath = tuple[str | int, ...]
 
 _SENTENCES = {
@@ -73,14 +71,8 @@ def unknown_key(key: str, known: list[str]) -> str:
 
 
 def _sentence(detail: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> str:
-    table, value = _table(model, path[:-1]), detail["input"]
-    key = str(path[-1]) if path else ""
-    if isinstance(value, str) and value in PLANNED_VALUES.get((table, key), ()):
-        return f"'{value}' is not supported by this version"
     if detail["type"] == "extra_forbidden":
-        if key in PLANNED_KEYS.get(table, ()):
-            return f"'{key}' is not supported by this version"
-        return unknown_key(key, list(table.model_fields))
+        return unknown_key(str(path[-1]), list(_table(model, path[:-1]).model_fields))
     context: dict[str, Any] = detail.get("ctx", {})
     if detail["type"] == "literal_error":
         return "must be " + str(context["expected"]).replace("'", '"')

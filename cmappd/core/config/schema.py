@@ -28,6 +28,7 @@ from cmappd.core.config.values import (
     Limit,
     LimitName,
     Mask,
+    Names,
     Path,
     Paths,
     Processors,
@@ -264,6 +265,7 @@ class Application(Model):
     no_new_privileges: bool = False
     type: Literal["simple", "forking", "oneshot"] = "simple"
     pid_file: Path | None = Field(default=None, validate_default=True)
+    requires: Names = ()
     autostart: bool = False
     reload: Literal["pending", "restart"] = "pending"
     start: Shared[Start] = Start()
@@ -332,14 +334,3 @@ class Application(Model):
         if watched and info.data.get("type") == "oneshot":
             raise ValueError("must not have watchdog: a oneshot has ended when it is up")
         return health
-
-
-# Keys and values of the design that this version refuses: nobody is to be told "unknown" of them.
-PLANNED_KEYS: dict[type[BaseModel], frozenset[str]] = {
-    Application: frozenset(
-        {
-            "requires",
-        }
-    ),
-}
-PLANNED_VALUES: dict[tuple[type[BaseModel], str], frozenset[str]] = {}

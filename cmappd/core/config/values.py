@@ -156,6 +156,15 @@ def _limit(value: object, info: ValidationInfo) -> tuple[int, int]:
     return soft, hard
 
 
+def _names(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(NAME.fullmatch(name) for name in value):
+        raise ValueError("must be an array of names of applications")
+    twice = next((name for at, name in enumerate(value) if name in value[:at]), None)
+    if twice is not None:
+        raise ValueError(f"names '{twice}' twice")
+    return value
+
+
 def _limit_name(value: str) -> str:
     if value not in LIMITS:
         raise ValueError(f"must be a limit: {', '.join(LIMITS)}")
@@ -239,6 +248,7 @@ Count = Annotated[int, Field(ge=1, le=1000)]
 # Strict tuples would refuse the lists that TOML arrays are.
 Paths = Annotated[tuple[Path, ...], Field(strict=False)]
 Words = Annotated[tuple[Word, ...], Field(strict=False)]
+Names = Annotated[tuple[Text, ...], Field(strict=False, max_length=100), AfterValidator(_names)]
 Addresses = Annotated[tuple[Listen, ...], Field(strict=False)]
 HttpStatus = Annotated[int, Field(ge=100, le=599)]
 HttpStatuses = Annotated[tuple[HttpStatus, ...], Field(strict=False), AfterValidator(_some)]

@@ -2,6 +2,6 @@
 
 from cmappd.core.lifecycle.app import App, Run
 from cmappd.core.lifecycle.starting import found
-from cmappd.core.lifecycle.table import due, resume, step, wake
+from cmappd.core.lifecycle.table import due, pending, resume, step, wake
 
-__all__ = ["App", "Run", "due", "found", "resume", "step", "wake"]
+__all__ = ["App", "Run", "due", "found", "pending", "resume", "step", "wake"]

@@ -39,6 +39,7 @@ class Run(Struct, frozen=True):
     limit: float | None = None  # of a daemon, to have found its place: forks do not prolong it
     searching: bool = False  # its command has daemonised; the main process is being looked for
     asking: bool = False  # stop.command is under way
+    yielding: bool = False  # it is asked to end when those that require it have ended
     pid: int | None = None  # of the main process, once that is known; a oneshot has none
     ending: Cause | None = None  # why it is being ended, if it is
     detail: str = ""
@@ -70,7 +71,10 @@ class Run(Struct, frozen=True):
 
 
 class App(Struct, frozen=True):
-    """One application. ``run`` is there exactly in the phases in which a process may live."""
+    """One application.
+
+    ``run`` is there in the phases in which a process may live, and in WAITING, which is for it.
+    """
 
     name: str
     epoch: str  # makes run ids of different servers differ
@@ -98,9 +102,12 @@ def enter(app: App, phase: Phase, deadline: float | None, run: Run | None) -> Ap
 
 def is_up(app: App) -> bool:
     """Whether the application is there: its main process, or the success of a oneshot."""
-    if app.run is None or app.phase not in CHECKED_PHASES:
-        return False
-    return app.run.pid is not None or app.phase is Phase.RUNNING
+    return app.run is not None and app.phase in CHECKED_PHASES and has_main(app.run)
+
+
+def has_main(run: Run) -> bool:
+    """Whether its main process lives, or it is a oneshot that has ended, as it should."""
+    return (run.pid is None) == (run.status is not None)
 
 
 def readiness(app: App) -> float | Literal["health", "notify"]:

@@ -39,6 +39,12 @@ def over_running(app: App, _event: MaintenanceOver, now: float) -> Step:
     return replace(app, maintenance=None, run=wound(app, live_run(app), now)), ()
 
 
+def over_required(app: App, _event: MaintenanceOver, now: float) -> Step:
+    """From now on what it requires has its usual time."""
+    app = replace(app, maintenance=None)
+    return enter(app, Phase.WAITING, now + app.definition.start.timeout, live_run(app)), ()
+
+
 def over_waiting(app: App, _event: MaintenanceOver, now: float) -> Step:
     """The restart that was put off."""
     app = replace(app, maintenance=None)

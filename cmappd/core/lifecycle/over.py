@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from cmappd.core import policy, signals
+from cmappd.core import policy, signals, units
 from cmappd.core.events import (
     Conclude,
     Destroy,
@@ -12,9 +12,12 @@ from cmappd.core.events import (
     Kill,
     Killed,
     NotLaunched,
+    NotProvided,
     Remove,
     Spawn,
     Stop,
+    StopDependants,
+    TimedOut,
 )
 from cmappd.core.lifecycle.app import App, Run, Step, enter, last_outcome, live_run
 from cmappd.core.lifecycle.ending import destroy, termination
@@ -86,11 +89,12 @@ def exited_stopping(app: App, event: Exited, now: float) -> Step:
     if event.part is Part.STOP:
         return _asked(app, event, now)
     app = _note_status(app, event)
-    if live_run(app).part is Part.AFTER:  # told late: nothing was left of the run before
+    run = live_run(app)
+    if run.part is Part.AFTER:  # told late: nothing was left of the run before
         return app, ()
-    if live_run(app).asking:  # that the tree is empty was found before stop.command was launched
+    if run.asking:  # that the tree is empty was found before stop.command was launched
         return app, ()
-    return tree_gone(app, now) if event.empty else (app, (termination(app, live_run(app)),))
+    return _clear(app, event.empty, now)
 
 
 def exited_killing(app: App, event: Exited, now: float) -> Step:
@@ -144,6 +148,8 @@ def _clear(app: App, empty: bool, now: float) -> Step:
     run = live_run(app)
     if app.phase is Phase.KILLING:
         return app, (Destroy(run.id),)
+    if run.yielding:  # also with what is left
+        return app, ()
     if app.phase is not Phase.STOPPING:
         app = enter(app, Phase.STOPPING, now + app.definition.stop.timeout, run)
     return app, (termination(app, run),)
@@ -174,7 +180,7 @@ def tree_gone(app: App, now: float) -> Step:
     run = live_run(app)
     if app.definition.stop.after is None or not run.launched or run.part is Part.AFTER:
         return over(app, now)
-    run = replace(run, part=Part.AFTER, asking=False)
+    run = replace(run, part=Part.AFTER, asking=False, yielding=False)
     app = enter(app, Phase.STOPPING, now + app.definition.stop.timeout, run)
     return app, (Spawn(run.id, Part.AFTER),)
 
@@ -224,9 +230,48 @@ def conclude(app: App, outcome: Outcome) -> Step:
 def stop_waiting(app: App, event: Stop | Kill, _now: float) -> Step:
     """Nothing runs, and what would have been launched again will not be."""
     last = last_outcome(app)
-    return conclude(app, Outcome(last.run, event.cause, last.status, False, last.detail))
+    detail = _detail(event) or last.detail
+    app, actions = conclude(app, Outcome(last.run, event.cause, last.status, False, detail))
+    return app, (StopDependants(event.cause), *actions)
 
 
 def remove_waiting(app: App, _event: Remove, _now: float) -> Step:
     """It was to be launched again, and may not be: what it ended with is the result."""
     return conclude(replace(app, removed=True), last_outcome(app))
+
+
+# Before the launch ----------------------------------------------------------------------
+
+
+def stop_before_launch(app: App, event: Stop | Kill, _now: float) -> Step:
+    """Nothing of it runs; those that require it are not to come up, or not to stay."""
+    app, actions = _not_begun(app, event.cause, _detail(event))
+    return app, (StopDependants(event.cause), *actions)
+
+
+def not_provided(app: App, event: NotProvided, _now: float) -> Step:
+    """It cannot be launched. What it requires had a budget of its own: ours is of no help."""
+    return _not_begun(app, Cause.NOT_STARTED, event.detail)
+
+
+def not_provided_in_time(app: App, _event: TimedOut, now: float) -> Step:
+    run, timeout = live_run(app), app.definition.start.timeout
+    if app.maintenance is not None:
+        return enter(app, Phase.WAITING, now + timeout, run), ()
+    what = run.detail or "what it requires"
+    detail = f"waited {units.format_duration(timeout)} for {what}"
+    return _not_begun(app, Cause.NOT_STARTED, detail)
+
+
+def remove_before_launch(app: App, _event: Remove, _now: float) -> Step:
+    text = "it was removed from the configuration while it waited for what it requires"
+    return _not_begun(replace(app, removed=True), Cause.NOT_STARTED, text)
+
+
+def _not_begun(app: App, cause: Cause, detail: str) -> Step:
+    app = replace(app, run=replace(live_run(app), ending=cause, detail=detail))
+    return conclude(app, _outcome(app))
+
+
+def _detail(event: Stop | Kill) -> str:
+    return event.detail if isinstance(event, Stop) else ""

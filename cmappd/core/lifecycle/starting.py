@@ -3,7 +3,17 @@
 from msgspec.structs import replace
 
 from cmappd.core.config import Application
-from cmappd.core.events import Destroy, Event, Launched, MainFound, Spawn, TimedOut
+from cmappd.core.events import (
+    Awaited,
+    Destroy,
+    Event,
+    Launched,
+    MainFound,
+    Require,
+    Restart,
+    Spawn,
+    TimedOut,
+)
 from cmappd.core.lifecycle.app import App, Run, Step, enter, live_run, readiness
 from cmappd.core.lifecycle.ending import end, termination
 from cmappd.core.lifecycle.health import plan_check
@@ -20,13 +30,41 @@ def start(app: App, _event: Event, now: float) -> Step:
 
 
 def launch(app: App, now: float) -> Step:
-    serial = app.serial + 1
+    """The next run: at once, or when all that it requires is ready."""
+    app = replace(app, goal=Goal.UP, serial=app.serial + 1)
+    run = _next_run(app, now)
+    return wait(app, run, now) if app.definition.requires else begin(app, run, now)
+
+
+def _next_run(app: App, now: float) -> Run:
     health = Health.NONE if app.definition.health is None else Health.UNKNOWN
     part = Part.MAIN if app.definition.start.command is None else Part.START
-    run = Run(f"{app.name}.{app.epoch}.{serial}", now, part=part, health=health)
-    run = as_defined(run, app.definition)
-    app = replace(app, goal=Goal.UP, serial=serial)
-    return starting(app, run, now), (Spawn(run.id, part),)
+    run_id = f"{app.name}.{app.epoch}.{app.serial}"
+    return as_defined(Run(run_id, now, part=part, health=health), app.definition)
+
+
+def wait(app: App, run: Run, now: float) -> Step:
+    """Have started what the run requires, and wait from now on until it is ready."""
+    app = enter(app, Phase.WAITING, now + app.definition.start.timeout, run)
+    return app, (Require(run.id, app.definition.requires),)
+
+
+def begin(app: App, run: Run, now: float) -> Step:
+    return starting(app, run, now), (Spawn(run.id, run.part),)
+
+
+def provided(app: App, _event: Event, now: float) -> Step:
+    """All is ready; what is defined now is launched."""
+    return begin(app, _next_run(app, now), now)
+
+
+def awaited(app: App, event: Awaited, _now: float) -> Step:
+    return replace(app, run=replace(live_run(app), detail=event.detail)), ()
+
+
+def restart_waiting(app: App, _event: Restart, _now: float) -> Step:
+    """What it waits to launch is a new run already; now with the whole budget."""
+    return replace(app, restarts=()), ()
 
 
 def as_defined(run: Run, definition: Application) -> Run:
@@ -70,7 +108,9 @@ def launched_too_late(app: App, event: Launched, _now: float) -> Step:
     app = replace(app, run=run)
     if app.phase is Phase.KILLING:
         return app, (Destroy(run.id),)
-    return app, (termination(app, run),) if event.part in (Part.START, Part.MAIN) else ()
+    if run.yielding or event.part not in (Part.START, Part.MAIN):
+        return app, ()
+    return app, (termination(app, run),)
 
 
 def main_found(app: App, event: MainFound, now: float) -> Step:

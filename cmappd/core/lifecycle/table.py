@@ -13,6 +13,10 @@ not the live one.
           │     └──── over ◀── STOPPING ──timeout──▶ KILLING (until the tree is empty)
           └── Stop ── BACKOFF ◀── over, and a restart is due
 
+Each launch of what requires others goes through WAITING, until those are ready. A Stop that
+has the patience lets those that require it end first: STOPPING begins without a signal then,
+and the run yields until it is released.
+
 A run is over when its process tree is empty, and only then. Instants and intervals are
 monotonic seconds.
 """
@@ -23,6 +27,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from cmappd.core.events import (
+    Action,
+    Awaited,
     CheckDue,
     Checked,
     Define,
@@ -37,11 +43,16 @@ from cmappd.core.events import (
     MaintenanceOver,
     Notified,
     NotLaunched,
+    NotProvided,
     PingDue,
+    Provided,
+    Released,
     Remove,
+    Require,
     Restart,
     Start,
     Stop,
+    StopDependants,
     TimedOut,
 )
 from cmappd.core.lifecycle import (
@@ -67,6 +78,14 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
     (P.FAILED, Restart): starting.start,
     (P.FAILED, Stop): ending.stop_failed,
     (P.FAILED, Kill): ending.stop_failed,
+    (P.WAITING, Awaited): starting.awaited,
+    (P.WAITING, Provided): starting.provided,
+    (P.WAITING, NotProvided): over.not_provided,
+    (P.WAITING, TimedOut): over.not_provided_in_time,
+    (P.WAITING, Stop): over.stop_before_launch,
+    (P.WAITING, Kill): over.stop_before_launch,
+    (P.WAITING, Restart): starting.restart_waiting,
+    (P.WAITING, Remove): over.remove_before_launch,
     (P.STARTING, Launched): starting.launched,
     (P.STARTING, NotLaunched): over.not_launched,
     (P.STARTING, TimedOut): starting.start_timed_out,
@@ -97,7 +116,8 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
     (P.STOPPING, Gone): over.gone,
     (P.STOPPING, Notified): notice.notified_stopping,
     (P.STOPPING, Start): starting.want_up,
-    (P.STOPPING, Stop): ending.want_down,
+    (P.STOPPING, Released): ending.released,
+    (P.STOPPING, Stop): ending.stop_ending,
     (P.STOPPING, Kill): ending.kill,
     (P.STOPPING, Restart): ending.restart_ending,
     (P.KILLING, Launched): starting.launched_too_late,
@@ -120,10 +140,13 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
     (P.BACKOFF, Maintain): maintenance.maintain_waiting,
     **{(phase, MaintenanceOver): maintenance.over for phase in Phase},
     (P.STOPPED, MaintenanceOver): maintenance.over_stopped,
+    (P.WAITING, MaintenanceOver): maintenance.over_required,
     (P.STARTING, MaintenanceOver): maintenance.over_starting,
     (P.RUNNING, MaintenanceOver): maintenance.over_running,
     (P.BACKOFF, MaintenanceOver): maintenance.over_waiting,
-    **{(phase, Remove): definition.remove for phase in Phase if phase is not P.BACKOFF},
+    **{
+        (phase, Remove): definition.remove for phase in Phase if phase not in (P.BACKOFF, P.WAITING)
+    },
 }
 
 
@@ -153,6 +176,8 @@ def resume(app: App, now: float, *, heard: bool = False) -> App:
     if run.socket and not heard:
         run = replace(run, unheard=True, status_text="")
     app = replace(app, run=run)
+    if app.phase is Phase.WAITING:  # nobody was there to be told what is ready
+        app, _ = starting.wait(app, run, now)
     if app.phase is Phase.STARTING:
         app = starting.starting(app, run, now)
     app = watchdog.rewind(app, now)
@@ -167,6 +192,17 @@ def _resume_waiting(app: App, now: float) -> App:
     if app.maintenance is not None:
         return replace(app, deadline=max(app.deadline, app.maintenance.until))
     return replace(app, deadline=min(app.deadline, now + app.definition.restart.max_delay))
+
+
+def pending(app: App) -> tuple[Action, ...]:
+    """What it has asked of other applications, for its next supervisor to ask again."""
+    if app.run is None:
+        return ()
+    if app.phase is Phase.WAITING:
+        return (Require(app.run.id, app.definition.requires),)
+    if app.run.yielding and app.run.ending is not None:
+        return (StopDependants(app.run.ending),)
+    return ()
 
 
 def wake(app: App) -> float | None:
