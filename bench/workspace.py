@@ -1,5 +1,6 @@
 """A folder for one figure, and everything that was started for it: nothing is left behind."""
 
+import contextlib
 import os
 import random
 import re
@@ -17,6 +18,8 @@ from types import TracebackType
 import cmappd
 from bench import processes
 from bench.series import BenchError
+from cmappd.errors import ConfigError
+from cmappd.system import hierarchy
 
 PYTHON = sys.executable
 HERE = Path(__file__).parent
@@ -113,6 +116,13 @@ class Workspace:
         for child in self._children:
             child.wait(TIMEOUT)
         self._children.clear()
+        self._remove_cgroups()
+
+    def _remove_cgroups(self) -> None:
+        """Of each cmappserver that was here: one that is killed leaves them to the next."""
+        for lock in self.folder.rglob("lock"):
+            with contextlib.suppress(ConfigError):
+                hierarchy.open_hierarchy(hierarchy.name_of(str(lock.parent))).remove()
 
     def _left(self) -> list[int]:
         known = [child.pid for child in self._children if child.poll() is None]

@@ -70,6 +70,8 @@ def exited(app: App, event: Exited, now: float) -> Step:
     run = replace(live_run(app), status=event.status)
     if _for_memory(run, event):
         run = replace(run, ending=Cause.OUT_OF_MEMORY)
+    elif event.oom_kills > run.oom_kills and event.status == ExitStatus():
+        run = replace(run, detail="the kernel has killed processes of it for memory")
     return _clear(replace(app, run=run), event.empty, now)
 
 

@@ -147,7 +147,10 @@ def start_timed_out(app: App, _event: TimedOut, now: float) -> Step:
     if run.part is Part.START:
         detail = f"start.command did not end within {start.timeout:g} s"
         return end(app, Cause.NOT_STARTED, detail, now)
-    return end(app, Cause.NOT_READY, f"not ready within {start.timeout:g} s", now)
+    detail, file = f"not ready within {start.timeout:g} s", app.definition.pid_file
+    if run.searching and file is not None:
+        detail += f": its pid_file {file} does not name a process of it, or may not be read"
+    return end(app, Cause.NOT_READY, detail, now)
 
 
 def want_up(app: App, _event: Event, _now: float) -> Step:
