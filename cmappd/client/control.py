@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 import cmappd
 from cmappd.client.call import Call, RefusedError
 from cmappd.client.link import Address, Link, LinkError
-from cmappd.client.table import maintenance, printable, table
+from cmappd.client.table import maintenance, past, printable, table
 from cmappd.core.messages import (
     AppStatus,
     Done,
+    History,
     Logs,
     Maintain,
     Message,
+    Past,
     Reload,
     Reopen,
     Reply,
@@ -242,6 +244,14 @@ def _connect_to_another(asked: "Namespace", epoch: str, until: float) -> Call:
         time.sleep(RETRY)
 
 
+def _history(asked: "Namespace") -> int:
+    call = _connect(asked)
+    for reply in _ask(call, History(call.seq(), asked.app)):
+        if isinstance(reply, Past):
+            print(past(reply))
+    return 0
+
+
 def _logs(asked: "Namespace") -> int:
     call = _connect(asked)
     request = Logs(call.seq(), asked.app, asked.lines, asked.follow)
@@ -315,6 +325,7 @@ _VERBS: dict[str, Callable[["Namespace"], int]] = {
     "maintenance": _maintenance,
     "reload": _reload,
     "upgrade": _upgrade,
+    "history": _history,
     "logs": _logs,
     "reopen": _reopen,
     "version": _version,

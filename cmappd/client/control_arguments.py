@@ -36,6 +36,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     _add_maintenance(verbs)
     one = verbs.add_parser("reload", help="read the configuration again")
     _add_timeout(one, "how long to wait (default: 1m)")
+    one = verbs.add_parser("history", help="print how the last runs of an application ended")
+    one.add_argument("app", metavar="APP")
     one = verbs.add_parser("upgrade", help="replace cmappserver by the version on disk")
     _add_timeout(one, "how long to wait (default: 1m)")
     one = verbs.add_parser("logs", help="print the end of an application's log")

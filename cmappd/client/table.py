@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from cmappd.core import units, wording
-from cmappd.core.messages import AppStatus, MaintenanceNotice
+from cmappd.core.messages import AppStatus, MaintenanceNotice, Past
 from cmappd.core.state import Announced, Health, Phase
 
 _HEADER = ("NAME", "STATE", "HEALTH", "PID", "SINCE", "OWNER", "RESTARTS", "NOTE")
@@ -39,7 +39,12 @@ def _row(status: AppStatus, now: float) -> tuple[str, ...]:
 
 def since(instant: float, now: float) -> str:
     """How long ago, in the two largest units: "3d4h", "12m5s"."""
-    seconds = max(0, int(now - instant))
+    return duration(now - instant)
+
+
+def duration(seconds: float) -> str:
+    """The two largest units."""
+    seconds = max(0, int(seconds))
     for size, unit, below, name in (
         (86400, "d", 3600, "h"),
         (3600, "h", 60, "m"),
@@ -57,13 +62,22 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def past(run: Past) -> str:
+    """One line for a run that has ended: when, which, after how long, how, and who asked."""
+    ran = "" if run.started is None else f"ran {since(run.started, run.ended)}, "
+    by = f" (asked by {run.by})" if run.by else ""
+    text = f"{run.outcome.run}  {ran}{wording.outcome_text(run.outcome)}{by}"
+    return f"{_wall(run.ended)}  {printable(text)}"
+
+
 def _owner(status: AppStatus) -> str:
-    if status.owner is None:
-        silent = status.owner_silent_for
-        return "-" if silent is None else f"nobody (for {silent:.0f}s)"
     if status.owner_silent_for is None:
-        return printable(status.owner)
-    return f"{printable(status.owner)} (silent {status.owner_silent_for:.0f}s)"
+        return "-" if status.owner is None else printable(status.owner)
+    silent = duration(status.owner_silent_for)
+    if status.owner is None:
+        return f"nobody (for {silent})"
+    name = printable(status.owner)
+    return f"nobody (for {silent}, {name})" if status.lease_over else f"{name} (silent {silent})"
 
 
 def _notes(status: AppStatus) -> list[str]:

@@ -4,8 +4,8 @@ Requests go to cmappserver and carry a ``seq`` above 0. Every request is answere
 closing reply with the same ``seq``, in any order, because a Stop may take a minute and a
 Poll may not: ``Welcome``, ``State`` (to Claim and Poll), ``Ended`` (to Claim), ``Done`` or
 ``Refused``. Before its closing ``Done``, Status is answered by a ``State`` for each
-application, and Logs by ``Text``. What the server says unasked has ``seq`` 0: a changed
-``State``, the result of a run, and ``Refused`` before it hangs up.
+application, Logs by ``Text``, and History by a ``Past`` for each run. What the server says
+unasked has ``seq`` 0: a changed ``State``, the result of a run, and ``Refused`` before it hangs up.
 
 No message carries a command, a path, a user or an environment: a manager can only name
 an application. Unknown fields are ignored, so that fields can be added; unknown types
@@ -148,6 +148,12 @@ class Reopen(Message, frozen=True, tag="reopen"):
     apps: tuple[str, ...] = ()
 
 
+class History(Message, frozen=True, tag="history"):
+    """How the last runs of ``app`` ended. From the administrator only."""
+
+    app: str
+
+
 class Welcome(Message, frozen=True, tag="welcome"):
     """The answer to Hello. ``epoch`` changes with each start of cmappserver."""
 
@@ -186,6 +192,7 @@ class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     owner_silent_for: float | None = None  # None while the owner is connected
     lease: float | None = None  # None where the silence of the owner ends nothing
     ends_within: float | None = None  # how long it may run after the last word of its owner
+    lease_over: bool = False  # the owner was not heard for its lease: anybody may claim it
     restarts: int = 0  # within the window
     restart_limit: int | None = None  # None where the policy never restarts
     restart_window: float | None = None
@@ -229,6 +236,15 @@ class Leave(Message, frozen=True, tag="leave"):
     """Hand the application over, and end: another process of this manager's name asked for it."""
 
 
+class Past(Message, frozen=True, tag="past"):
+    """A run that has ended; the instants are wall times, ``by`` is who asked for its end."""
+
+    outcome: Outcome
+    ended: float
+    started: float | None = None
+    by: str = ""
+
+
 class Text(Message, frozen=True, tag="text"):
     """A piece of a log; or with ``remark`` a line about the log, for the person who reads it."""
 
@@ -269,5 +285,6 @@ Request = (
     | Upgrade
     | Logs
     | Reopen
+    | History
 )
-Reply = Welcome | State | Ended | Leave | Text | Done | Refused
+Reply = Welcome | State | Ended | Leave | Past | Text | Done | Refused

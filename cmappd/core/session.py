@@ -26,10 +26,12 @@ from cmappd.core.messages import (
     Done,
     Ended,
     Hello,
+    History,
     Leave,
     Logs,
     Maintain,
     Message,
+    Past,
     Poll,
     Refused,
     Release,
@@ -69,7 +71,9 @@ _STAY_IDLE = (
     Upgrade,
     Logs,
     Reopen,
+    History,
     State,
+    Past,
     Text,
     Done,
     Refused,
@@ -95,7 +99,7 @@ TABLE: Mapping[tuple[Stage, type[Message]], Stage] = {
     (Stage.RELEASING, Done): Stage.IDLE,
 }
 
-ADMINISTRATION = (Start, Restart, Maintain, Reload, Upgrade, Logs, Reopen)
+ADMINISTRATION = (Start, Restart, Maintain, Reload, Upgrade, Logs, Reopen, History)
 
 
 class Session:

@@ -90,6 +90,11 @@ class ExitStatus(msgspec.Struct, frozen=True):
     signal: int | None = None
 
     @property
+    def known(self) -> bool:
+        """Whether anybody knows."""
+        return self.code is not None or self.signal is not None
+
+    @property
     def shell_code(self) -> int | None:
         """The status as a shell shows it: the code, or 128 + the signal's number."""
         return self.code if self.signal is None else 128 + self.signal

@@ -15,8 +15,11 @@ from cmappd.system.proc import exists
 from cmappd.system.process import Identity, send
 
 
-def resume(runner: Runner, app: App, main: Identity | None) -> None:
-    """Take up the live run as it was recorded; what became of it is posted."""
+def resume(runner: Runner, app: App, main: Identity | None, asking: Identity | None) -> None:
+    """Take up the live run as it was recorded; what became of it is posted.
+
+    ``asking`` is the process of stop.command, where that was under way.
+    """
     run = app.run
     assert run is not None
     if app.phase is Phase.WAITING:
@@ -26,8 +29,8 @@ def resume(runner: Runner, app: App, main: Identity | None) -> None:
         _resume_after(runner, run.id)
         return
     members = _given_back(runner, run.id)
-    if run.pid is None and run.status is None and (main is None or not exists(main)):
-        main = main_of(members) or main  # it was launched, and there was no time to note it
+    noted = main is not None
+    main = main or main_of(members)  # it was launched, and there was no time to note it
     if main is None:
         text = "cmappserver ended before it was launched"
         runner.post(NotLaunched(run.id, text, run.part))
@@ -35,7 +38,14 @@ def resume(runner: Runner, app: App, main: Identity | None) -> None:
     _adopt(runner, app, run, main, members)
     if not run.launched or (run.kind == "simple" and run.part is Part.MAIN and not run.pid):
         runner.post(Launched(run.id, main.pid, run.part))
-    _go_on(runner, app, run, main)
+    if run.kind == "forking" and run.part is Part.MAIN and not noted:
+        # Whether that is the command or what it has left, nobody knows: both are looked at.
+        runner.deaths.linger(run.id, Part.MAIN)
+        runner.post(Exited(run.id, ExitStatus(), empty=False))
+    else:
+        _go_on(runner, app, run, main)
+    if run.asking:
+        _go_on_asking(runner, run.id, asking)
 
 
 def take_up(runner: Runner, app: App, main: Identity) -> None:
@@ -43,7 +53,7 @@ def take_up(runner: Runner, app: App, main: Identity) -> None:
     assert app.run is not None
     runner.output.resume(app.definition)
     _adopt(runner, app, app.run, main, _given_back(runner, app.run.id))
-    runner.deaths.watch(app.run.id, Part.MAIN, main)
+    _go_on(runner, app, app.run, main)
 
 
 def _go_on(runner: Runner, app: App, run: Run, main: Identity) -> None:
@@ -55,8 +65,16 @@ def _go_on(runner: Runner, app: App, run: Run, main: Identity) -> None:
     elif app.phase is not Phase.RUNNING:
         runner.deaths.linger(run.id, Part.MAIN)
         asyncio.get_running_loop().call_soon(runner.deaths.look_again, run.id, Part.MAIN)
-    if run.asking:
-        runner.post(Exited(run.id, ExitStatus(), empty=False, part=Part.STOP))
+
+
+def _go_on_asking(runner: Runner, run: str, asking: Identity | None) -> None:
+    """stop.command is watched to its end; where nobody knows it, the stop signal follows."""
+    if asking is None or not exists(asking):
+        runner.post(Exited(run, ExitStatus(), empty=False, part=Part.STOP))
+        return
+    runner.asking = asking
+    runner.world.forest.join(run, asking)
+    runner.deaths.watch(run, Part.STOP, asking)
 
 
 def _resume_after(runner: Runner, run: str) -> None:

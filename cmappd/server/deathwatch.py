@@ -25,7 +25,7 @@ FOREIGN_LOOK = 0.25  # seconds between two looks at what is left of an earlier s
 class Deathwatch:
     """Posts Exited when a command has ended, and Gone when nothing is left of its tree."""
 
-    __slots__ = ("_confinement", "_hear", "_main", "_name", "_pidwatch", "_post", "_world")
+    __slots__ = ("_confinement", "_hear", "_main", "_name", "_pidwatches", "_post", "_world")
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Deathwatch:
         self._post = post
         self._hear = hear
         self._main: Identity | None = None  # whose end is that of the command, as a part
-        self._pidwatch: PidWatch | None = None  # of a process that is not our child
+        self._pidwatches: dict[Part, PidWatch] = {}  # of processes that are not our children
 
     def watch_child(self, run: str, part: Part, process: Identity) -> None:
         """Have the end of a child of ours posted."""
@@ -54,17 +54,20 @@ class Deathwatch:
     def watch(self, run: str, part: Part, process: Identity) -> None:
         """Have the end of any process posted; one that is gone has ended, and how, nobody knows."""
         self._main = process if part is Part.MAIN else self._main
-        self.close()
+        if part in self._pidwatches:  # of who was it before
+            self._pidwatches.pop(part).close()
         if _is_our_child(process):
             self.watch_child(run, part, process)
             return
         try:
-            self._pidwatch = PidWatch(process, partial(self._process_ended, run, part, process))
+            watch = PidWatch(process, partial(self._process_ended, run, part, process))
         except ProcessLookupError:
             self.ended(run, part, ExitStatus())
         except OSError:  # no free descriptor
             loop = asyncio.get_running_loop()
             loop.call_later(FOREIGN_LOOK, self._try_again, run, part, process)
+        else:
+            self._pidwatches[part] = watch
 
     def _try_again(self, run: str, part: Part, process: Identity) -> None:
         if part is not Part.MAIN or process == self._main:  # it has not handed over since
@@ -146,9 +149,8 @@ class Deathwatch:
 
     def close(self) -> None:
         """Watch no more."""
-        if self._pidwatch is not None:
-            self._pidwatch.close()
-            self._pidwatch = None
+        for watch in self._pidwatches.values():
+            watch.close()
 
 
 def _is_our_child(process: Identity) -> bool:

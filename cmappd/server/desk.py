@@ -21,11 +21,12 @@ from cmappd.core.messages import (
 from cmappd.core.messages import Restart as AskRestart
 from cmappd.core.messages import Start as AskStart
 from cmappd.core.messages import Stop as AskStop
-from cmappd.core.state import Cause
+from cmappd.core.state import Cause, Goal
 from cmappd.errors import CmappdError
 from cmappd.server.custody import Custody, Link
 from cmappd.server.items import Said
 from cmappd.server.maintenance import Maintenances, announced
+from cmappd.server.status import Notes
 from cmappd.server.waiting import Waiting, WaitingRoom
 
 
@@ -34,6 +35,7 @@ class Served(Protocol):
 
     app: App
     custody: Custody
+    notes: Notes
 
     def step(self, event: Event) -> None:
         """Give it an event."""
@@ -187,6 +189,8 @@ class Desk:
 
     def _ask(self, waiting: Waiting, event: Event) -> None:
         if self._waiting.admit(waiting, self._served.app.name):
+            if self._served.app.goal is Goal.UP or isinstance(event, Restart):
+                self._served.notes.asker = waiting.link.name
             self._served.step(event)
 
 

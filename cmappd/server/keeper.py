@@ -27,7 +27,7 @@ class Keeper:
         self, app: App, custody: Custody, runner: Runner, notes: Notes, *, always: bool
     ) -> None:
         """Write it, if need be or ``always``; what went wrong is logged once, and noted."""
-        durable = _durable(app, custody, notes)
+        durable = (*_durable(app, custody, notes), runner.asking)
         if durable == self._saved and not always:
             return
         try:
@@ -57,12 +57,15 @@ class Keeper:
             restarts=app.restarts,
             last=app.last,
             main=runner.main if launched else None,
+            asking=runner.asking if app.run is not None and app.run.asking else None,
             owner=custody.owner,
             undelivered=custody.undelivered,
             concluded=custody.concluded,
             since=notes.since,
             started=notes.started,
             launched_as=notes.launched_as,
+            history=notes.history,
+            asker=notes.asker,
         )
 
 

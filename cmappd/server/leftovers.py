@@ -7,9 +7,10 @@ Some programs write their title over their environment, and so over the run id: 
 and a session of PostgreSQL. They are known by their output, an application's FIFO of ours.
 """
 
+import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from cmappd.core import lifecycle
 from cmappd.core.config import Application
@@ -59,6 +60,26 @@ def still_left(state_directory: str, app: str, but: str) -> list[Identity]:
     epochs = frozenset(_read(os.path.join(state_directory, "epochs")).split())
     runs = _running(state_directory, epochs)[0].get(app, {})
     return [one for run, members in runs.items() if run != but for one in members]
+
+
+def still_there(left: Sequence[Identity]) -> str:
+    """What is wrong while these live, and what to do; nothing where there are none."""
+    pids = " ".join(str(one.pid) for one in left)
+    if not pids:
+        return ""
+    return (
+        f"processes that an earlier cmappserver launched still run beside its run (pid {pids}); "
+        f"it is not started while they do; end them: kill {pids}"
+    )
+
+
+def remove_fifos(state_directory: str, but: Collection[str]) -> None:
+    """Remove those of applications that nobody knows any more, with nobody who writes to them."""
+    for entry in os.listdir(state_directory):
+        name, dot, rest = entry.rpartition(".")
+        if dot and rest == "fifo" and name not in but:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(state_directory, entry))
 
 
 def _running(state_directory: str, epochs: frozenset[str]) -> tuple[Leftovers, set[str]]:

@@ -171,6 +171,7 @@ def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Re
         hierarchy=hierarchy,
         no_cgroups=no_cgroups,
         log=logger,
+        refused=refused,
         leftovers=find_leftovers(state, epoch, {record.epoch for record in records.values()}),
         given=given,
         cgroups={one.run: one for one in hierarchy.leftovers()} if hierarchy else {},

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from cmappd import __version__
 from cmappd.core import wire
 from cmappd.core.messages import (
@@ -12,6 +14,7 @@ from cmappd.core.messages import (
     Detach,
     Done,
     Hello,
+    History,
     Logs,
     Maintain,
     Message,
@@ -192,6 +195,8 @@ class Peer:
                 self._office.reloader.ask(seq, self.send)
             case Upgrade(seq):
                 self._office.upgrader.ask(seq, self.send)
+            case History():
+                self._history(message)
             case Logs():
                 self.reader.read(message)
             case Reopen():
@@ -267,6 +272,15 @@ class Peer:
         office = self._office
         general = [str(one) for one in office.registry.config.problems if one.app is None]
         return "\n".join(general + office.reloader.service_problems)[:TEXT_SIZE]
+
+    def _history(self, message: History) -> None:
+        supervisor = self._office.registry.find(message.app)
+        if supervisor is None:
+            text = f"there is no application '{message.app}' in this guest"
+            self.send(Refused(message.seq, "unknown-app", text))
+            return
+        past = [msgspec.structs.replace(one, seq=message.seq) for one in supervisor.notes.history]
+        self.send(*past, Done(message.seq))
 
 
 def _lacks_definition(supervisor: Supervisor, message: Request) -> bool:

@@ -12,7 +12,7 @@ from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus
 from cmappd.core.state import ALIVE, Cause, Goal, Phase
 from cmappd.server.items import Mended
-from cmappd.server.leftovers import find_run
+from cmappd.server.leftovers import find_run, remove_fifos, still_there
 from cmappd.server.store import Record, RecordError
 from cmappd.server.supervisor import Supervisor
 from cmappd.server.world import TOLD_TO_END, World
@@ -34,6 +34,7 @@ class Registry:
             if name not in self._supervisors:
                 self._add(name, definition)
         self._spread_problems()
+        self._say_what_is_left()
 
     # Finding -------------------------------------------------------------------------
 
@@ -103,6 +104,7 @@ class Registry:
             newer = replace(newer, restarts=app.restarts, last=app.last)
             supervisor = Supervisor(self._world, newer)
             supervisor.custody.resume(record.owner, record.undelivered, record.concluded)
+            supervisor.notes.history = record.history
             supervisor.take_up(main)
             return supervisor
         supervisor = Supervisor(self._world, app)
@@ -127,8 +129,18 @@ class Registry:
         if definition.autostart and not held:
             supervisor.post(Start())
 
+    def _say_what_is_left(self) -> None:
+        """Of what an earlier cmappserver has left behind, beside what was taken up."""
+        world = self._world
+        remove_fifos(world.state_directory, self._supervisors.keys() | world.leftovers.keys())
+        for name, runs in world.leftovers.items():
+            left = [one for members in runs.values() for one in members]
+            what = "" if name in self._supervisors else ", which is not defined here"
+            world.log.error("%s%s: %s", name, what, still_there(left))
+
     def _begin(self, supervisor: Supervisor) -> None:
         name = supervisor.app.name
+        supervisor.notes.record = self._world.refused.pop(name, "")
         self._supervisors[name] = supervisor
         self._world.dependencies.join(supervisor)
         task = asyncio.create_task(self._supervise(supervisor), name=name)

@@ -17,12 +17,12 @@ from cmappd.server.checks import Checks
 from cmappd.server.confinement import Confinement
 from cmappd.server.deathwatch import Deathwatch, tree_of
 from cmappd.server.launches import launch_of
-from cmappd.server.leftovers import still_left
+from cmappd.server.leftovers import still_left, still_there
 from cmappd.server.notices import Notices
 from cmappd.server.output import Output
 from cmappd.server.search import Search
 from cmappd.server.world import World
-from cmappd.system.proc import exists, read_stat
+from cmappd.system.proc import alive, exists, read_stat
 from cmappd.system.process import Identity, Launch, launch
 
 DETAIL_LENGTH = 1000
@@ -36,6 +36,7 @@ class Runner:
     __slots__ = (
         "_main_is_known",
         "_search",
+        "asking",
         "checks",
         "confinement",
         "deaths",
@@ -53,6 +54,7 @@ class Runner:
         self.post = post
         # The main process of the live run, or of the last one; it may have ended.
         self.main: Identity | None = None
+        self.asking: Identity | None = None  # the process of the last stop.command
         self.confinement = Confinement(world, name)
         self.output = Output(world, name)
         self.checks = Checks(world, name, post)
@@ -104,11 +106,18 @@ class Runner:
         forest = self.world.forest
         if part is Part.STOP:
             forest.join(run, process)
+            self.asking = process
         else:
             forest.plant(tree_of(run, part), process)
         forest.know_output(tree_of(run, part), self.output.fifo)
         if part in (Part.START, Part.MAIN):
             self.main = process
+
+    @property
+    def left_over(self) -> tuple[Identity, ...]:
+        """What lives of what an earlier cmappserver launched and nobody could take up."""
+        runs = self.world.leftovers.get(self.name, {})
+        return tuple(one for members in runs.values() for one in members if alive(one))
 
     def _refuse_leftovers(self, run: str) -> None:
         """Never two: what an earlier cmappserver left, and nobody could take up, must be gone."""
@@ -118,11 +127,7 @@ class Runner:
         own = run if world.forest.knows(run) else ""  # what start.command has left is its own
         left = still_left(world.state_directory, self.name, but=own)
         if left:
-            pids = " ".join(str(one.pid) for one in left)
-            raise LaunchError(
-                "cannot start: processes that an earlier cmappserver launched still run "
-                f"(pid {pids}); end them first"
-            )
+            raise LaunchError(f"cannot start: {still_there(left)}")
         del world.leftovers[self.name]
 
     # The main process of what daemonised ----------------------------------------------

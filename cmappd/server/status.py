@@ -4,14 +4,18 @@ import time
 
 from cmappd.core import at_most_once, policy
 from cmappd.core.config import Application, plan
-from cmappd.core.lifecycle import App
-from cmappd.core.messages import AppStatus, MaintenanceNotice
-from cmappd.core.state import ALIVE, Announced, Health, Phase
+from cmappd.core.lifecycle import App, Run
+from cmappd.core.messages import AppStatus, MaintenanceNotice, Past
+from cmappd.core.state import ALIVE, Announced, Cause, Health, Outcome, Part, Phase
 from cmappd.server.custody import Custody
+from cmappd.server.leftovers import still_there
 from cmappd.server.runner import Runner
+from cmappd.server.store import Record
 
 # How often SIGKILL is sent before what is left is called surviving it.
 KILLS_TO_SURVIVE = 3
+HISTORY = 20  # runs of which it is remembered how they ended
+ASKED = frozenset({Cause.MANAGER, Cause.OPERATOR})
 PROBLEM_LENGTH = 2000  # characters; the log has all of it
 
 
@@ -19,10 +23,13 @@ class Notes:
     """What the lifecycle need not know, and people want to: times are wall times, in seconds."""
 
     __slots__ = (
+        "asker",
         "definition_hash",
+        "history",
         "launch_hash",
         "launched_as",
         "problem",
+        "record",
         "since",
         "started",
         "unsaved",
@@ -30,10 +37,13 @@ class Notes:
 
     def __init__(self, definition: Application) -> None:
         self.problem = ""  # why its stanza in the files is not the one in force
+        self.record = ""  # why what an earlier cmappserver knew of it is not known here
         self.since = time.time()  # the last change of phase
         self.started: float | None = None  # the last launch
         self.launched_as = ""  # the launch keys of the last run, as a hash
         self.unsaved = ""  # why what is to survive cmappserver is not kept
+        self.history: tuple[Past, ...] = ()  # the last runs, the oldest first
+        self.asker = ""  # who last asked for an end
         self.define(definition)
 
     def define(self, definition: Application) -> None:
@@ -42,12 +52,23 @@ class Notes:
         self.definition_hash = plan.definition_hash(definition)
         self.launch_hash = plan.launch_hash(definition)
 
-    def resume(self, since: float, started: float | None, launched_as: str) -> None:
+    def resume(self, record: Record) -> None:
         """Take over what an earlier cmappserver had noted."""
-        self.since, self.started, self.launched_as = since, started, launched_as
+        self.since, self.started = record.since, record.started
+        self.launched_as = record.launched_as
+        self.history, self.asker = record.history, record.asker
+
+    def remember(self, outcome: Outcome) -> None:
+        """Note how a run ended; or by whom, while it waits, the next one was called off."""
+        if self.history and self.history[-1].outcome.run == outcome.run:
+            self.history = self.history[:-1]
+        by = self.asker if outcome.cause in ASKED else ""
+        past = Past(0, outcome, time.time(), self.started, by)
+        self.history = (*self.history, past)[-HISTORY:]
 
     def launch(self) -> None:
         """Note a launch of what is in force."""
+        self.record = ""
         self.launched_as = self.launch_hash
         self.started = time.time()
 
@@ -57,7 +78,8 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
     run, rule, owner = app.run, app.definition.restart, custody.owner
     bounded, mortal = rule.policy != "never", app.definition.manager.on_lost == "stop"
     unlimited = runner.confinement.problem
-    problems = [notes.problem, notes.unsaved, runner.output.problem]
+    problems = [notes.problem, notes.record, notes.unsaved, runner.output.problem]
+    problems.append(still_there(runner.left_over))
     problems += [f"resources: {unlimited}"] if unlimited else []
     return AppStatus(
         app=app.name,
@@ -65,7 +87,7 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         phase=app.phase,
         description=app.definition.description,
         run=run.id if run is not None else (app.last.run if app.last is not None else None),
-        pid=run.pid if run is not None else None,
+        pid=_main_pid(run),
         since=notes.since,
         started=notes.started if app.phase in ALIVE else None,
         health=run.condition if run is not None else _idle_health(app),
@@ -76,6 +98,7 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         owner_silent_for=now - owner.heard if owner and not owner.connected else None,
         lease=app.definition.manager.lease if mortal else None,
         ends_within=ends_within(app.definition) if mortal else None,
+        lease_over=owner is not None and now >= owner.expires(app.definition.manager.lease),
         restarts=len(policy.recent(app.restarts, now, rule.window)),
         restart_limit=rule.limit if bounded else None,
         restart_window=rule.window if bounded else None,
@@ -110,6 +133,13 @@ def ends_within(definition: Application) -> float:
     stop = definition.stop
     lease, has_after = definition.manager.lease, stop.after is not None
     return at_most_once.ends_within(lease, stop.timeout, has_after=has_after)
+
+
+def _main_pid(run: Run | None) -> int | None:
+    """Where it lives, as far as is known: stop.after is launched when nothing is left."""
+    if run is None or run.status is not None or run.part is Part.AFTER:
+        return None
+    return run.pid
 
 
 def _idle_health(app: App) -> Health:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from cmappd.core.config import Application
 from cmappd.core.lifecycle import App, Run
-from cmappd.core.messages import Ended
+from cmappd.core.messages import Ended, Past
 from cmappd.core.ownership import Owner
 from cmappd.core.state import Cause, Goal, Outcome, Phase
 from cmappd.errors import CmappdError
@@ -54,12 +54,15 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     restarts: tuple[float, ...] = ()
     last: Outcome | None = None
     main: tuple[int, int] | None = None
+    asking: tuple[int, int] | None = None  # the process of stop.command, while it is under way
     owner: Owner | None = None
     undelivered: Ended | None = None
     concluded: tuple[Ended, ...] = ()
     since: float = 0.0
     started: float | None = None
     launched_as: str = ""
+    history: tuple[Past, ...] = ()
+    asker: str = ""
 
     @property
     def matters(self) -> bool:
@@ -75,9 +78,10 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return self.last is not None and self.last.cause is Cause.SHUTDOWN
 
     @property
-    def identity(self) -> Identity | None:
-        """The main process, if there is one."""
-        return None if self.main is None else Identity(*self.main)
+    def processes(self) -> tuple[Identity | None, Identity | None]:
+        """The main process and that of stop.command, if there are any."""
+        main, asking = (None if one is None else Identity(*one) for one in (self.main, self.asking))
+        return main, asking
 
     def app(self) -> App:
         """The application as it was. Raises RecordError where its definition makes no sense."""

@@ -201,6 +201,8 @@ class Supervisor:
         if isinstance(event, Stop):
             event = self._world.dependencies.patient(before, event)
         self.app, actions = lifecycle.step(self.app, event, now)
+        if self.app.last is not None and self.app.last is not before.last:
+            self.notes.remember(self.app.last)
         if self.app.phase is not before.phase:
             self.notes.since = time.time()
         self.custody.heed(self.app)
@@ -222,6 +224,7 @@ class Supervisor:
             case Spawn(run, part):
                 if part in (Part.START, Part.MAIN):
                     self.notes.launch()
+                    self.runner.main = None
                 self.save()  # before a process can have this run
                 self.runner.spawn(run, part, definition)
             case FindMain(run):
@@ -259,11 +262,11 @@ class Supervisor:
         if owner is not None and self.app.definition.manager.on_lost != "stop":
             owner = owner.refreshed(now)  # its last word was not written down
         self.custody.resume(owner, record.undelivered, record.concluded)
-        self.notes.resume(record.since, record.started, record.launched_as)
+        self.notes.resume(record)
         self.app = lifecycle.resume(self.app, now, heard=self.runner.notices.was_passed_on)
         if self.app.run is not None:
             self.log(f"taken up again (run {self.app.run.id}, pid {self.app.run.pid})")
-            adoption.resume(self.runner, self.app, record.identity)
+            adoption.resume(self.runner, self.app, *record.processes)
 
     def take_up(self, main: Identity) -> None:
         """Supervise a run that was found, and of which there is no record."""

@@ -35,6 +35,8 @@ class World:
     dependencies: Dependencies = field(default_factory=Dependencies)
     # What an earlier cmappserver left running, and no application has been given back.
     leftovers: Leftovers = field(default_factory=dict)
+    # What is wrong with the records of applications that were put aside.
+    refused: dict[str, str] = field(default_factory=dict)
     # The cgroups of runs that an earlier cmappserver has launched.
     cgroups: dict[str, Cgroup] = field(default_factory=dict)
     # Runs whose main process has ended and whose tree has not: whom to tell of an orphan's end.

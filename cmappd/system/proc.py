@@ -73,6 +73,12 @@ def exists(identity: Identity) -> bool:
     return stat is not None and stat.start == identity.start
 
 
+def alive(identity: Identity) -> bool:
+    """Whether this very process is there, and can still do something."""
+    stat = read_stat(identity.pid)
+    return stat is not None and stat.start == identity.start and stat.alive
+
+
 def pids() -> Iterator[int]:
     """The pids of all processes that we may see."""
     return (int(name) for name in os.listdir("/proc") if name.isdigit())

@@ -30,6 +30,8 @@ ALLOWED = {
     "Upgrade": {"seq"},
     "Logs": {"seq", "app", "lines", "follow"},
     "Reopen": {"seq", "apps"},
+    "History": {"seq", "app"},
+    "Past": {"seq", "outcome", "ended", "started", "by"},
     "Welcome": {"seq", "software", "guest", "boot_id", "epoch"},
     "State": {"seq", "status", "boot_id", "epoch"},
     "Ended": {"seq", "app", "outcome", "health_output", "log_tail"},
@@ -43,6 +45,7 @@ ALLOWED = {
             "owner",
             "owner_silent_for",
             "lease",
+            "lease_over",
             "ends_within",
             "restarts",
             "restart_limit",
@@ -114,7 +117,7 @@ def test_every_message_of_the_module_is_a_request_or_a_reply() -> None:
 def test_tags_are_the_names_in_lower_case_and_unique() -> None:
     tags = [kind.__struct_config__.tag for kind in (*REQUESTS, *REPLIES)]
     assert tags == [kind.__name__.lower() for kind in (*REQUESTS, *REPLIES)]
-    assert len(tags) == len(set(tags)) == 22
+    assert len(tags) == len(set(tags)) == 24
     assert {kind.__struct_config__.tag_field for kind in (*REQUESTS, *REPLIES)} == {"type"}
 
 

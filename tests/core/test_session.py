@@ -16,10 +16,12 @@ from cmappd.core.messages import (
     Done,
     Ended,
     Hello,
+    History,
     Leave,
     Logs,
     Maintain,
     Message,
+    Past,
     Poll,
     Refused,
     Release,
@@ -56,6 +58,8 @@ def say(kind: type[Message], seq: int = 1) -> Any:
         Maintain: ("db",),
         Detach: ("db",),
         Logs: ("db",),
+        History: ("db",),
+        Past: (OUTCOME, 1.0),
         Welcome: ("1.0", "guest1", "b", "e"),
         State: (STATUS, "b", "e"),
         Ended: ("db", OUTCOME),
@@ -85,6 +89,8 @@ LEGAL: dict[Stage, dict[type[Any], Stage]] = {
         Upgrade: IDLE,
         Logs: IDLE,
         Reopen: IDLE,
+        History: IDLE,
+        Past: IDLE,
         State: IDLE,
         Text: IDLE,
         Done: IDLE,
@@ -178,6 +184,7 @@ CLOSING: dict[type[Message], tuple[tuple[type[Message], ...], ...]] = {
     Upgrade: ((Done,), (Refused,)),
     Logs: ((Text, Text, Done), (Refused,)),
     Reopen: ((Done,), (Refused,)),
+    History: ((Past, Past, Done), (Done,), (Refused,)),
 }
 
 
@@ -270,7 +277,7 @@ def test_whatever_a_peer_says_is_taken_or_is_its_fault(words: list[tuple[Any, in
 # Identities --------------------------------------------------------------------------
 
 ONLY_MANAGERS = {Claim, Poll, Ack, Release, Detach}
-ONLY_ADMINISTRATORS = {Start, Restart, Maintain, Reload, Upgrade, Logs, Reopen}
+ONLY_ADMINISTRATORS = {Start, Restart, Maintain, Reload, Upgrade, Logs, Reopen, History}
 
 
 @pytest.mark.parametrize("kind", get_args(Request))

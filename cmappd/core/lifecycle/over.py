@@ -43,15 +43,19 @@ def exited_starting(app: App, event: Exited, now: float) -> Step:
     if event.part is Part.START:
         if _for_memory(run, event):
             return _fail_start(app, "start.command", event.empty, now, Cause.OUT_OF_MEMORY)
-        if event.status.code != 0:
-            detail = f"start.command ended with {status_text(event.status) or 'unknown status'}"
+        if not event.status.known and event.empty:  # nobody saw its end: once more, as it is safe
+            return starting(app, run, now), (Spawn(run.id, Part.START),)
+        if event.status.known and event.status.code != 0:
+            detail = f"start.command ended with {status_text(event.status)}"
             return _fail_start(app, detail, event.empty, now)
         run = as_defined(replace(run, part=Part.MAIN), app.definition)
         return starting(app, run, now), (Spawn(run.id, Part.MAIN),)
     if run.kind == "oneshot" and event.status.code in app.definition.restart.success_codes:
         app = enter(app, Phase.RUNNING, None, replace(run, status=event.status))
         return plan_check(app, now, run.chance), ()
-    if run.kind == "forking" and event.status.code == 0:
+    # Of a launcher whose end nobody saw, what it has left says that it did its work.
+    unseen = not event.status.known and not event.empty and run.pid is None
+    if run.kind == "forking" and (event.status.code == 0 or unseen):
         # Also of one that was taken for the main process, and was a step on the way to it.
         if event.empty:
             return _fail_start(app, _NOTHING_LEFT, event.empty, now)
@@ -201,8 +205,7 @@ def over(app: App, now: float) -> Step:
 def _outcome(app: App) -> Outcome:
     run = live_run(app)
     status = run.status or ExitStatus()
-    known = status.code is not None or status.signal is not None
-    cause = run.ending or (Cause.EXIT if known else Cause.UNKNOWN)
+    cause = run.ending or (Cause.EXIT if status.known else Cause.UNKNOWN)
     success = policy.succeeded(cause, status, app.definition.restart.success_codes)
     return Outcome(run.id, cause, status, success, run.detail)
 

@@ -19,7 +19,7 @@ from cmappd.core.lifecycle.ending import end, termination
 from cmappd.core.lifecycle.health import plan_check
 from cmappd.core.lifecycle.notice import ready_if_said
 from cmappd.core.lifecycle.watchdog import ready
-from cmappd.core.state import Cause, Goal, Health, Part, Phase
+from cmappd.core.state import Cause, ExitStatus, Goal, Health, Part, Phase
 
 
 def start(app: App, _event: Event, now: float) -> Step:
@@ -78,10 +78,17 @@ def found(name: str, definition: Application, run_id: str, pid: int, now: float)
     _, epoch, serial = run_id.rsplit(".", 2)
     health = Health.NONE if definition.health is None else Health.UNKNOWN
     app = App(name, epoch, definition, goal=Goal.UP, serial=int(serial))
-    run = Run(run_id, now, launched=True, pid=pid, health=health)
-    # Of what kind it was nobody knows; it has a main process, and so it is taken as a simple one.
-    run = replace(as_defined(run, definition), kind="simple", unheard=True)
-    return plan_check(starting(app, run, now), now, run.chance)
+    run = as_defined(Run(run_id, now, launched=True, health=health), definition)
+    run = replace(run, unheard=True)
+    match definition.type:
+        case "simple":
+            return plan_check(starting(app, replace(run, pid=pid), now), now, run.chance)
+        case "forking":  # whoever is left is looked at, as when the command has just ended
+            run = replace(run, searching=True, limit=now + definition.start.timeout)
+            return enter(app, Phase.STARTING, run.limit, run)
+        case "oneshot":  # of its command nobody knows; what runs is what it has left
+            app = enter(app, Phase.RUNNING, None, replace(run, status=ExitStatus()))
+            return plan_check(app, now, run.chance)
 
 
 def starting(app: App, run: Run, now: float) -> App:
