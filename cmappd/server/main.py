@@ -113,7 +113,7 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
             if fate.replaced:
                 await hand_over(world, registry, connections, listeners, watcher, signals, lock)
             elif registry.config.server.on_shutdown == "keep":
-                _leave(world, connections)
+                _leave(world, connections, listeners)
             else:
                 await _end(world, registry, connections, listeners)
             for task in background:
@@ -267,11 +267,15 @@ class _Fate:
 # The end -----------------------------------------------------------------------------
 
 
-def _leave(world: World, connections: Connections) -> None:
-    """End without the applications: the next cmappserver takes them up."""
+def _leave(world: World, connections: Connections, listeners: Listeners) -> None:
+    """End without the applications: the next cmappserver takes them up.
+
+    To no manager is anything refused: it would exit, and its application runs on.
+    """
     world.log.info("ending: the applications run on")
     notify("STOPPING=1")
     world.ending = TOLD_TO_END
+    listeners.pause()
     connections.close()
     if world.hierarchy is not None:
         _make_way(world.hierarchy, world.log)

@@ -107,7 +107,7 @@ class Peer:
         self.reader = Reader(office.registry, self.send)
         self.instance = ""
         self._presence = Presence(time.monotonic())
-        self.over = False  # it is being cut: nothing more that it says counts
+        self.over = False  # it is being cut: nothing more is heard from it, or said to it
 
     @property
     def name(self) -> str:
@@ -137,7 +137,12 @@ class Peer:
             self.hang_up()
 
     def send(self, *messages: Message) -> None:
-        """Send the peer messages. Never fails: what cannot be sent ends the connection."""
+        """Send the peer messages. Never fails: what cannot be sent ends the connection.
+
+        One that is being cut is told no more: what is said to it late may not hold any more.
+        """
+        if self.over:
+            return
         try:
             for message in messages:
                 self._session.sent(message)

@@ -146,6 +146,8 @@ class Actor:
         rate, lines = float(self.options.get("rate", "1")), int(self.options.get("lines", "1"))
         while True:
             self.say(lines)
+            if "WATCHDOG_USEC" in os.environ:
+                notify(b"WATCHDOG=1")
             # After SIGCONT and its timeout it may give what is no signal: CPython's own defect.
             word = signal.sigtimedwait(heard, 1 / rate)
             if word is not None and word.si_signo == signal.SIGTERM and manner != "default":
@@ -266,10 +268,11 @@ def check(actor: Actor) -> None:
 
 
 def notify(words: bytes) -> None:
+    """As sd_notify(3): once, whether anybody hears it or not."""
     address = os.environ["NOTIFY_SOCKET"]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
         sock.connect(f"\0{address[1:]}" if address.startswith("@") else address)
-        sock.send(words)
+        sock.send(words, socket.MSG_DONTWAIT)
 
 
 ROLES: dict[str, Callable[[Actor], None]] = {

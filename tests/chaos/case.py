@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tests.chaos.cast import Part
 from tests.chaos.stage import Manager
-from tests.chaos.world import BESIDE, YOUNG, Process, World, is_alive
+from tests.chaos.world import BESIDE, YOUNG, Process, World, identity, is_alive
 
 PATIENCE = 40.0  # seconds, on a busy machine; not counted while the guest is disturbed
 UNKNOWN = 210
@@ -188,11 +188,6 @@ class Case:
 
 def _alive(key: str) -> bool:
     return is_alive(*identity(key))
-
-
-def identity(key: str) -> tuple[int, int]:
-    pid, _, start = key.partition(".")
-    return int(pid), int(start)
 
 
 def told(processes: Iterable[Process]) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ Table = dict[str, Any]
 
 # A shell and its children, as many a service is; it notes its birth as actor.py does.
 SHELL = """
-cd "$0"; read -r stat </proc/$$/stat; set -- $stat; shift 21
+exec 2>/dev/null; cd "$0"; read -r stat </proc/$$/stat; set -- $stat; shift 21
 echo "born 0 ${PWD##*/} $$.$1 main $CMAPPD_RUN" >>../journal
 while :; do "$0/sleep" 0.7; done
 """
@@ -34,16 +34,19 @@ class Part:
     prepares: bool = False  # has a start.command
     children: bool = False
     stubborn: bool = False  # only SIGKILL ends it
-    writes: bool = True
-    keywords: frozenset[str] = field(default_factory=frozenset)
+    watched: bool = False  # ends when it is silent for too long
+    disk: Path | None = None  # of its log, a small one
+    full: bool = False  # its log goes to a full disk from time to time
 
     @property
     def has_main(self) -> bool:
         return self.kind != "oneshot"
 
 
-def parts(cast: Path, *, hide: bool) -> Iterator[Part]:
-    """All of them. ``hide``: a process that shows nothing is known, because there are cgroups."""
+def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
+    """All of them. ``disk`` is a small one, if there is one to be had; with ``hide`` a process
+    that shows nothing is known, because there are cgroups.
+    """
     bare = "dbh" if hide else "db"
 
     def play(name: str, role: str = "simple", /, **options: object) -> list[str]:
@@ -58,8 +61,8 @@ def parts(cast: Path, *, hide: bool) -> Iterator[Part]:
         if keys.get("type") != "oneshot":
             stanza["start"].setdefault("ready", "0s")
         stanza["stop"] = {"timeout": "20s", **keys.get("stop", {})}
-        stanza["log"] = {"path": str(cast.parent / "logs" / f"{name}.log"), "max_size": "64K"}
-        stanza["log"]["backups"] = 50
+        folder = traits.get("disk") or cast.parent / "logs"
+        stanza["log"] = {"path": str(folder / f"{name}.log"), "max_size": "64K", "backups": 50}
         return Part(name, stanza, **traits)
 
     def restarts(policy: str, limit: int) -> Table:
@@ -72,7 +75,7 @@ def parts(cast: Path, *, hide: bool) -> Iterator[Part]:
 
     yield part("plain", play("plain"))
     yield part("polite", play("polite", term=0, rate=4))
-    yield part("shell", ["/bin/sh", "-c", SHELL, str(cast / "shell")], obeys=False, writes=False)
+    yield part("shell", ["/bin/sh", "-c", SHELL, str(cast / "shell")], obeys=False)
     yield part("family", play("family", children="ccc"), children=True)
     yield part("sessions", play("sessions", children="sdc", term=5), children=True)
     yield part("bare", play("bare", children=bare), children=True)
@@ -166,4 +169,18 @@ def parts(cast: Path, *, hide: bool) -> Iterator[Part]:
         lease=8.0,
         children=True,
     )
+    yield part(
+        "tells",
+        play("tells", slow=0.2, children="d"),
+        {"start": {"ready": "notify", "timeout": "20s"}},
+        children=True,
+    )
+    yield part(
+        "watched",
+        play("watched", rate=5),
+        {"start": {"ready": "notify"}, "health": {"watchdog": "6s"}},
+        watched=True,
+    )
+    yield part("tight", play("tight", rate=10, lines=20), disk=disk)
+    yield part("full", play("full", rate=10, lines=5), full=True)
     yield part("restless", play("restless"), {"reload": "restart"})

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.chaos import cast, logs
@@ -53,6 +53,9 @@ class Chaos:
         self.disturbed_until = 0.0  # a program or a link stands still
         self.links_disturbed = [0.0, 0.0]  # until when, by proxy
         self.frozen_until = 0.0  # cmappserver
+        self.replaced = 0.0  # when it was, by an upgrade
+        self.main_is_broken = False
+        self.upgrading: subprocess.Popen[bytes] | None = None
         self.leaving: list[tuple[Manager, frozenset[int]]] = []
         self.errands: list[Errand] = []
         self.later: list[tuple[float, str, Callable[[], None]]] = []
@@ -79,7 +82,7 @@ class Chaos:
     # The begin ---------------------------------------------------------------------------
 
     def begin(self) -> None:
-        for part in cast.parts(self.stage.cast, hide=self.hides):
+        for part in cast.parts(self.stage.cast, self.stage.disk, hide=self.hides):
             self.introduce(part)
         self.stage.write_main()
         self.down_since = time.monotonic()
@@ -93,8 +96,9 @@ class Chaos:
     def introduce(self, part: Part) -> Case:
         self.stage.add(part)
         case = self.cases[part.name] = Case(part, self.world)
-        path = self.stage.folder / "logs" / f"{part.name}.log"
-        self.logs[part.name] = logs.AppLog(part.name, path, self.stage.cast / part.name)
+        path = Path(part.keys["log"]["path"])
+        log = self.logs[part.name] = logs.AppLog(part.name, path, self.stage.cast / part.name)
+        log.drops_allowed = part.full or part.disk is not None
         self.queues[part.name] = deque()
         return case
 
@@ -120,6 +124,7 @@ class Chaos:
                  for name, case in self.cases.items()}  # fmt: skip
         self._look()
         self._answer_errands()
+        self._see_upgrade()
         for name, case in self.cases.items():
             self._follow(case, exits[name])
         self._see_leaving()
@@ -184,6 +189,10 @@ class Chaos:
 
     def in_the_dark(self, since: float) -> bool:
         return self.down_since is not None or any(until >= since for _, until in self.dark)
+
+    def was_away(self, since: float) -> bool:
+        """Whether what was said to cmappserver may have been said to nobody."""
+        return self.in_the_dark(since) or self.replaced >= since
 
     def disturb(self, seconds: float) -> None:
         self.disturbed_until = max(self.disturbed_until, time.monotonic() + seconds)
@@ -287,7 +296,7 @@ class Chaos:
         case.manager = None
         if code == BUSY and expects is not None and expects.rival is not None:
             # Before the takeover was written down, cmappserver died: who came first is the owner.
-            if not self.in_the_dark(expects.since):
+            if not self.was_away(expects.since):
                 raise Violation(f"{why}, and was to take over")
             self.tell(f"{why}: the one before it was quicker")
             case.manager, expects.rival = expects.rival, None
@@ -320,7 +329,7 @@ class Chaos:
         """
         now = time.monotonic()
         cut = now < self.links_disturbed[self.stage.host_of(case.name)] + 5
-        return cut or self.in_the_dark(now - 5) or now < self.frozen_until + 5
+        return cut or self.was_away(now - 5) or now < self.frozen_until + 5
 
     def _left_of(self, case: Case) -> list[Process]:
         left = [one for one in case.own if one.role != "young" or one.run]
@@ -356,6 +365,20 @@ class Chaos:
         """Ask cmappserver, and again if it dies over it; ``fails``: it will say that it cannot."""
         self.errands.append(Errand(self.stage.control(*words), words, case, fails))
 
+    def upgrade(self) -> None:
+        if self.upgrading is None:
+            self.upgrading = self.stage.control("upgrade")
+
+    def _see_upgrade(self) -> None:
+        """Whether it was replaced; one that dies over it need not have been."""
+        process = self.upgrading
+        if process is None or process.poll() is None:
+            return
+        if process.returncode != 0 and not self.in_the_dark(time.monotonic() - 90):
+            raise Violation(f"cmappctl upgrade has ended with {process.returncode}")
+        self.tell(f"  cmappctl upgrade has ended with {process.returncode}")
+        self.upgrading, self.replaced = None, time.monotonic()
+
     def await_errand(self, case: Case) -> None:
         assert case.expects is not None
         case.expects.awaits += 1
@@ -367,12 +390,14 @@ class Chaos:
                 continue
             if code == (1 if errand.fails else 0):
                 self.errands.remove(errand)
-                if errand.case.expects is not None and errand.case.expects.awaits:
-                    errand.case.expects.awaits -= 1
-            elif self.in_the_dark(time.monotonic() - 30):
+                expects = errand.case.expects
+                if expects is not None and expects.awaits:
+                    expects.awaits -= 1
+            elif self.was_away(time.monotonic() - 30):
                 if self.down_since is None:
                     self.errands.remove(errand)
-                    self.control(errand.case, *errand.words)
+                    again = self.stage.control(*errand.words)
+                    self.errands.append(replace(errand, process=again, fails=False))
             else:
                 raise Violation(f"cmappctl {' '.join(errand.words)} has ended with {code}")
 
@@ -408,7 +433,8 @@ class Chaos:
             if self.disturbed or self.later:
                 end = max(end, time.monotonic() + CALM)
             waiting = [name for name, case in self.cases.items() if not case.idle]
-            if not waiting and not self.later and not self.disturbed and not self.errands:
+            busy = self.later or self.disturbed or self.errands or self.upgrading is not None
+            if not waiting and not busy:
                 break
             if time.monotonic() > end:
                 raise Violation(f"waited in vain for {waiting}")
@@ -464,6 +490,33 @@ class Chaos:
         if not any(one.pid == said["pid"] and one.role == "main" for one in around):
             yield f"{name} runs with pid {said['pid']}, and there is {told(around)}"
 
+    def restart_guest(self) -> None:
+        """cmappserver is told to end, in order, and is started again: all are stopped, and up."""
+        server = self.stage.server
+        assert server is not None
+        self.tell("cmappserver is told to end")
+        for case in self.cases.values():
+            if case.part.managed:
+                case.expect_stop("cmappserver is told to end", 212)
+            else:
+                case.expect_start("cmappserver is told to end, and starts it anew")
+        self.down_since = time.monotonic()
+        self.stage.server = None
+        server.signal(signal.SIGTERM)
+        end = time.monotonic() + CALM
+        while server.running:
+            if time.monotonic() > end:
+                raise Violation("cmappserver does not end")
+            self.run_for(TICK)
+        if server.process.returncode != 0:
+            raise Violation(f"cmappserver has ended with {server.process.returncode}")
+        self._look()
+        if left := [one for case in self.cases.values() for one in case.own]:
+            raise Violation(f"cmappserver has ended, and there is {told(left)}")
+        self.tell("cmappserver is started again")
+        self.stage.start_server()
+        self.calm("a restart of the guest's cmappserver")
+
     # The end -----------------------------------------------------------------------------
 
     def finish(self) -> None:
@@ -514,17 +567,17 @@ class Chaos:
                 continue
             manager.process.kill()
             manager.process.wait()
-        for errand in self.errands:
-            errand.process.kill()
-            errand.process.wait()
+        controls = [errand.process for errand in self.errands]
+        for process in (*controls, *([self.upgrading] if self.upgrading is not None else [])):
+            process.kill()
+            process.wait()
         server = self.stage.server
         if server is not None and server.running:
             server.kill()
         while left := self.world.look():
             for one in (one for each in left.values() for one in each):
                 self.stage.kill(one.pid, one.start, signal.SIGKILL)
-        for proxy in self.stage.proxies:
-            proxy.close()
+        self.stage.close()
         remove_cgroups(self.stage.state)
 
 

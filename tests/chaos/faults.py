@@ -4,6 +4,7 @@ A fault on an application takes a case and a source of chance of its own, so tha
 same faults whatever the time they take. ``FAULTS`` says how often each comes, and to whom.
 """
 
+import contextlib
 import random
 import signal
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.chaos import actor
-from tests.chaos.case import Case, Verdict
+from tests.chaos.case import Case, Verdict, Violation
 from tests.chaos.cast import Part
 from tests.chaos.driver import BUSY, Chaos
 
@@ -278,11 +279,54 @@ def remove_stanza(chaos: Chaos, case: Case, chance: random.Random) -> None:
     chaos.at(seconds, f"  {name}.toml is back", lambda: chaos.stage.write(name, keys))
 
 
+def full_log(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """Its log is moved to a disk that takes nothing, and back."""
+    name, keys, seconds = case.name, case.part.keys, chance.uniform(0.5, 3)
+    full = {**keys, "log": {**keys["log"], "path": "/dev/full"}}
+    chaos.logs[name].full_until = time.monotonic() + seconds
+    chaos.stage.write(name, full)
+    chaos.at(seconds, f"  {name} has its log again", lambda: chaos.stage.write(name, keys))
+
+
+def full_disk(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """The disk of its log is filled by somebody else."""
+    assert case.part.disk is not None
+    filler, seconds = case.part.disk / "filler", chance.uniform(0.5, 3)
+    chaos.logs[case.name].full_until = time.monotonic() + seconds
+    with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    name = case.name
+    chaos.at(seconds, f"  the disk of {name} is empty", lambda: filler.unlink(missing_ok=True))
+
+
+def silence(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """It does nothing any more, and its watchdog notices."""
+    case.expect_end("it is silent", 209)
+    send(chaos, case, signal.SIGSTOP)
+
+
+def break_main(chaos: Chaos, chance: random.Random) -> None:
+    """What is wrong with the main file changes nothing; a cmappserver that starts would refuse."""
+    if chaos.down_since is not None or chaos.main_is_broken:
+        return
+    chaos.faults += 1
+    chaos.tell(f"[{chaos.step}] cmappserver.toml is broken")
+    chaos.main_is_broken = True
+    chaos.stage.break_main()
+    chaos.at(chance.uniform(0.5, 2), "  cmappserver.toml is mended", lambda: mend_main(chaos))
+
+
+def mend_main(chaos: Chaos) -> None:
+    chaos.main_is_broken = False
+    chaos.stage.write_main()
+
+
 # To cmappserver -----------------------------------------------------------------------
 
 
 def kill_server(chaos: Chaos, chance: random.Random) -> None:
-    if chaos.down_since is not None:
+    if chaos.down_since is not None or chaos.main_is_broken:
         return
     chaos.faults += 1
     seconds = chance.choice([0.0, 0.0, chance.uniform(0.1, 2)])
@@ -293,7 +337,7 @@ def kill_server(chaos: Chaos, chance: random.Random) -> None:
 
 def kill_server_twice(chaos: Chaos, chance: random.Random) -> None:
     """Once more while it takes up what the first had left."""
-    if chaos.down_since is not None:
+    if chaos.down_since is not None or chaos.main_is_broken:
         return
     chaos.faults += 2
     seconds = chance.uniform(0.05, 0.6)
@@ -316,6 +360,46 @@ def _end_server(chaos: Chaos) -> None:
     server.kill()
     chaos.stage.server = None
     chaos.frozen_until = 0.0
+    for log in chaos.logs.values():
+        if time.monotonic() < log.full_until + 5:  # what it had counted has died with it
+            log.counts = False
+
+
+def leave(chaos: Chaos, chance: random.Random) -> None:
+    """cmappserver is told to end and to keep the applications, and is started again."""
+    server = chaos.stage.server
+    if chaos.down_since is not None or server is None or chaos.main_is_broken:
+        return
+    chaos.faults += 1
+    chaos.tell(f"[{chaos.step}] cmappserver is told to end, and keeps the applications")
+    chaos.stage.on_shutdown = "keep"
+    chaos.stage.write_main()
+    # It may refuse for what is wrong with other files; this it has taken.
+    chaos.stage.control("reload").wait(60)
+    chaos.down_since = time.monotonic()
+    chaos.stage.server = None
+    server.signal(signal.SIGCONT)
+    server.signal(signal.SIGTERM)
+    if server.wait(60) != 0:
+        raise Violation(f"cmappserver has ended with {server.process.returncode}")
+    for log in chaos.logs.values():
+        if time.monotonic() < log.full_until + 5:
+            log.counts = False
+    chaos.stage.on_shutdown = "stop"
+    chaos.stage.write_main()
+    chaos.frozen_until = 0.0
+    chaos.stage.start_server()
+
+
+def upgrade(chaos: Chaos, chance: random.Random) -> None:
+    """cmappserver is replaced; its children stay its children, and nothing becomes unknown."""
+    if chaos.down_since is not None or chaos.main_is_broken:
+        return
+    chaos.faults += 1
+    chaos.tell(f"[{chaos.step}] cmappserver is replaced")
+    chaos.replaced = time.monotonic() + 60
+    chaos.disturb(1)
+    chaos.upgrade()
 
 
 def freeze_server(chaos: Chaos, chance: random.Random) -> None:
@@ -411,7 +495,13 @@ FAULTS = (
     Fault(3, edit_launch, anybody),
     Fault(3, break_file, anybody),
     Fault(2, remove_stanza, anybody),
+    Fault(3, full_log, lambda part: part.full),
+    Fault(3, full_disk, lambda part: part.disk is not None),
+    Fault(1, silence, lambda part: part.watched),
+    Fault(1, break_main),
     Fault(3, kill_server),
+    Fault(2, upgrade),
+    Fault(1, leave),
     Fault(1, kill_server_twice),
     Fault(2, freeze_server),
     Fault(2, cut_links),

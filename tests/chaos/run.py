@@ -40,6 +40,7 @@ def run(folder: Path, seed: str, seconds: float, say: Callable[[str], None]) -> 
 
 def _drive(chaos: Chaos, end: float) -> None:
     calm_at = time.monotonic() + BETWEEN_CALMS
+    calms = 0
     parts = {name: case.part for name, case in chaos.cases.items()}
     for step in plan(chaos.seed, parts):
         if time.monotonic() >= end:
@@ -48,4 +49,7 @@ def _drive(chaos: Chaos, end: float) -> None:
         chaos.run_for(step.pause)
         if time.monotonic() >= calm_at:
             chaos.calm(f"{chaos.faults} faults")
+            if calms % 2 == 0:
+                chaos.restart_guest()
+            calms += 1
             calm_at = time.monotonic() + BETWEEN_CALMS

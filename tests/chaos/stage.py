@@ -26,6 +26,7 @@ INTERVALS = {
     "lost_after": "60s",
     "stop_timeout": "5m",
 }
+DISK_SIZE = 512 * 1024
 SAYS_RUNNING = re.compile(r" running(?:, pid (\d+))? \(run (\S+)\)$", re.MULTILINE)
 
 
@@ -82,6 +83,7 @@ class Stage:
         for name in ("cast", "logs", "managers", "apps.d", "control"):
             (folder / name).mkdir()
         self.world = World(self.cast)
+        self.disk = small_disk(folder / "disk")
         self.port = free_port()
         self.state = folder / "state"
         self.parts: dict[str, Part] = {}
@@ -105,6 +107,9 @@ class Stage:
         guests = {"guest1": {"address": f"127.0.0.1:{port}", "server_name": "guest1"}}
         path.write_text(tomli_w.dumps({"guests": guests, "tls": tls, "manager": INTERVALS}))
         return path
+
+    def break_main(self) -> None:
+        replace_file(self.folder / "cmappserver.toml", "[server\n")
 
     def write_main(self) -> None:
         certificate, key = self._guest
@@ -188,6 +193,12 @@ class Stage:
         assert done.returncode == 0, f"cmappctl status: {done.stderr}"
         return {one["app"]: one for one in json.loads(done.stdout)["apps"]}
 
+    def close(self) -> None:
+        for proxy in self.proxies:
+            proxy.close()
+        if self.disk is not None:
+            subprocess.run(["umount", "--lazy", self.disk], check=True)
+
     def kill(self, pid: int, start: int, signum: int) -> bool:
         """Send a signal to this very process; whether it was there."""
         try:
@@ -203,3 +214,12 @@ class Stage:
         finally:
             os.close(fd)
         return True
+
+
+def small_disk(path: Path) -> Path | None:
+    """A file system that is soon full; None where we may not make one."""
+    path.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", f"size={DISK_SIZE}", "cmappd-chaos", str(path)]
+    if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode:
+        return None
+    return path

@@ -12,8 +12,7 @@ stops, restarts and takeovers; good and broken edits; links that break and stall
 - Restarts come as the policy says, and no more of them than its limit.
 - Every line that was written is in the log once, in order, whoever was killed.
 - What status says lives, lives; what it says is stopped has no process.
-- When the faults end, everything comes up, and every manager says of the right process that it
-  runs.
+- When the faults end, everything comes up, and every manager follows the right process.
 
 ``make chaos`` runs it as long as wanted; ``CMAPPD_CHAOS_SEED`` and ``make chaos SEED=`` repeat one.
 """

@@ -174,6 +174,11 @@ def is_alive(pid: int, start: int) -> bool:
     return stat is not None and stat.start == start and stat.alive
 
 
+def identity(key: str) -> tuple[int, int]:
+    pid, _, start = key.partition(".")
+    return int(pid), int(start)
+
+
 def identity_of(pid: int) -> tuple[int, int]:
     stat = read_stat(pid)
     assert stat is not None, f"there is no process {pid}"

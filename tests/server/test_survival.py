@@ -4,6 +4,7 @@ What must hold: an application goes on as the same run with the same processes, 
 second time, and what is known of it, and owed to its manager, is known and owed afterwards.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -31,6 +32,7 @@ from cmappd.core.state import Cause, ExitStatus
 from cmappd.system import marks, proc
 from tests.server.harness import (
     Client,
+    Cut,
     Guest,
     alive,
     refusal,
@@ -384,6 +386,22 @@ def test_with_keep_sigterm_leaves_the_applications_alone(tmp_path: Path) -> None
         guest.start()
         assert running(guest).run == before.run
         assert guest.control().app("db").owner == "vmhost1"
+
+
+def test_with_keep_a_manager_that_comes_back_at_once_is_refused_nothing(tmp_path: Path) -> None:
+    """It would exit, and say that its application was stopped, which runs on."""
+    apps = "".join(stanza(f"db{n}", "/bin/sleep", "600", autostart=True) for n in range(40))
+    with Guest(tmp_path, apps, server='on_shutdown = "keep"').started() as guest:
+        guest.control().wait_app("db39", lambda status: status.phase == "running")
+        guest.manager_identity("vmhost1")  # which takes its time to make
+        guest.signal(signal.SIGTERM)
+        replies: list[object] = []
+        with contextlib.suppress(OSError, Cut):
+            while True:
+                replies.append(guest.manager().claim("db0"))
+        assert guest.wait() == 0
+        refused = [reply.reason for reply in replies if isinstance(reply, Refused)]
+        assert set(refused) <= {"busy"}  # by the one that came before it
 
 
 # Killed at the worst moment -----------------------------------------------------------
