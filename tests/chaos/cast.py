@@ -165,8 +165,8 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
     yield part(
         "leased",
         play("leased", children="d"),
-        {"manager": {"on_lost": "stop", "lease": "8s"}},
-        lease=8.0,
+        {"manager": {"on_lost": "stop", "lease": "25s"}},
+        lease=25.0,
         children=True,
     )
     yield part(
