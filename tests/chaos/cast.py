@@ -34,6 +34,7 @@ class Part:
     prepares: bool = False  # has a start.command
     children: bool = False
     stubborn: bool = False  # only SIGKILL ends it
+    form: str = "raw"  # of the lines in its log
     watched: bool = False  # ends when it is silent for too long
     disk: Path | None = None  # of its log, a small one
     full: bool = False  # its log goes to a full disk from time to time
@@ -62,7 +63,8 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
             stanza["start"].setdefault("ready", "0s")
         stanza["stop"] = {"timeout": "20s", **keys.get("stop", {})}
         folder = traits.get("disk") or cast.parent / "logs"
-        stanza["log"] = {"path": str(folder / f"{name}.log"), "max_size": "64K", "backups": 50}
+        log = {"path": str(folder / f"{name}.log"), "max_size": "64K", "backups": 50}
+        stanza["log"] = keys.get("log", {**log, "format": traits.get("form", "raw")})
         return Part(name, stanza, **traits)
 
     def restarts(policy: str, limit: int) -> Table:

@@ -96,9 +96,10 @@ class Chaos:
     def introduce(self, part: Part) -> Case:
         self.stage.add(part)
         case = self.cases[part.name] = Case(part, self.world)
-        path = Path(part.keys["log"]["path"])
-        log = self.logs[part.name] = logs.AppLog(part.name, path, self.stage.cast / part.name)
-        log.drops_allowed = part.full or part.disk is not None
+        if "path" in part.keys["log"]:
+            place = Path(part.keys["log"]["path"]), self.stage.cast / part.name
+            log = self.logs[part.name] = logs.AppLog(part.name, *place, part.form)
+            log.drops_allowed = part.full or part.disk is not None
         self.queues[part.name] = deque()
         return case
 
@@ -183,9 +184,9 @@ class Chaos:
 
         The kernel then forgets what was written and not read; nobody is left who could know.
         """
-        for name, case in self.cases.items():
-            if not case.tree:
-                self.logs[name].forgive()
+        for name, log in self.logs.items():
+            if not self.cases[name].tree:
+                log.forgive()
 
     def in_the_dark(self, since: float) -> bool:
         return self.down_since is not None or any(until >= since for _, until in self.dark)
@@ -405,10 +406,11 @@ class Chaos:
 
     def _read_logs(self) -> None:
         self._logs_read = time.monotonic()
-        for log in self.logs.values():
-            log.read()
+        for name, log in self.logs.items():
+            if not log.settles:
+                log.read()
             if log.wrong:
-                raise Violation(f"the log of {log._app}: {'; '.join(log.wrong[:5])}")
+                raise Violation(f"the log of {name}: {'; '.join(log.wrong[:5])}")
         for place in ("server.log",):
             path = self.stage.folder / place
             if path.exists() and "Traceback" in path.read_text():
@@ -419,7 +421,8 @@ class Chaos:
         for name, log in self.logs.items():
             written = log.written()
             log.read()
-            problems += [f"{name}: {text}" for text in [*log.behind(written), *log.invented()]]
+            wrong = [*log.wrong, *log.behind(written), *log.invented()]
+            problems += [f"{name}: {text}" for text in wrong]
         return "; ".join(problems[:5])
 
     # Quiet -------------------------------------------------------------------------------

@@ -368,17 +368,17 @@ def _end_server(chaos: Chaos) -> None:
 def leave(chaos: Chaos, chance: random.Random) -> None:
     """cmappserver is told to end and to keep the applications, and is started again."""
     server = chaos.stage.server
-    if chaos.down_since is not None or server is None or chaos.main_is_broken:
+    if not chaos.now_answers() or server is None or chaos.main_is_broken:
         return
     chaos.faults += 1
     chaos.tell(f"[{chaos.step}] cmappserver is told to end, and keeps the applications")
     chaos.stage.on_shutdown = "keep"
     chaos.stage.write_main()
     # It may refuse for what is wrong with other files; this it has taken.
-    chaos.stage.control("reload").wait(60)
+    if chaos.stage.control("reload").wait(60) not in (0, 1):
+        raise Violation("cmappctl reload has had no answer")
     chaos.down_since = time.monotonic()
     chaos.stage.server = None
-    server.signal(signal.SIGCONT)
     server.signal(signal.SIGTERM)
     if server.wait(60) != 0:
         raise Violation(f"cmappserver has ended with {server.process.returncode}")

@@ -1,15 +1,31 @@
 """The logs of the applications against what their processes say they have written."""
 
 import contextlib
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.chaos import actor
 from tests.chaos.world import identity, is_alive
 
 DROPPED = re.compile(rb"cmappd: (\d+) lines \((\d+) bytes\) were dropped: ")
+STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ")
+
+
+def _stamped(line: bytes) -> bytes:
+    if STAMP.match(line) is None:
+        raise ValueError(line)
+    return line.partition(b" ")[2]
+
+
+# From a line of the log to what the application has written.
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "raw": lambda line: line,
+    "timestamps": _stamped,
+    "json": lambda line: str(json.loads(line)["message"]).encode(),
+}
 
 
 class AppLog:
@@ -18,9 +34,12 @@ class AppLog:
     Each writer numbers its lines. ``seen`` is the last number of each; ``wrong`` says what is.
     """
 
-    def __init__(self, app: str, path: Path, folder: Path) -> None:
+    def __init__(self, app: str, path: Path, folder: Path, form: str) -> None:
         self._app = app
         self._path = path
+        self._bare = FORMS[form]
+        # Of others cmappserver may take back the last lines at its start, and write them again.
+        self.settles = form != "raw"
         self._folder = folder  # of the application, where writers note what they have written
         self._inode = 0  # of the file that was read last
         self._offset = 0
@@ -70,7 +89,10 @@ class AppLog:
     def _take(self, data: bytes) -> None:
         *lines, self._rest = data.split(b"\n")
         for line in lines:
-            self._line(line)
+            try:
+                self._line(self._bare(line))
+            except ValueError:
+                self.wrong.append(f"not of its form: {line[:200]!r}")
 
     def _line(self, line: bytes) -> None:
         drop = DROPPED.match(line)
