@@ -216,14 +216,13 @@ def test_a_manager_that_was_stopped_reads_before_it_judges(site: Site) -> None:
     assert "lost" not in errors
 
 
-def test_sighup_reopens_the_log_file_and_sigusr1_does_nothing(site: Site) -> None:
+def test_sighup_reopens_the_log_file(site: Site) -> None:
     log, old = site.directory / "log", site.directory / "log.1"
     with site.peer(serve_until_stopped) as peer:
         config = site.configure(peer.port)
         process = start("manager", "--app", "oracle", "--config", config, "--log-file", log)
         wait_for(lambda: "running" in read(log))
         log.rename(old)
-        process.send_signal(signal.SIGUSR1)
         process.send_signal(signal.SIGHUP)
         wait_for(log.exists)
         process.send_signal(signal.SIGTERM)

@@ -65,14 +65,6 @@ def test_sighup_ends_nothing_and_reopens_the_log_file(scene: Scene, tmp_path: Pa
     assert_stopped_in_order(scene)
 
 
-def test_sigusr1_ends_nothing(scene: Scene) -> None:
-    """It has no meaning yet, and a cluster may send it all the same."""
-    manager = followed(scene)
-    manager.signal(signal.SIGUSR1)
-    assert manager.stop() == 0
-    assert_stopped_in_order(scene)
-
-
 SURROUNDINGS = {
     "an empty environment": ("env", "-i"),
     "closed descriptors": ("sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-'),
