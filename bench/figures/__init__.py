@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench.figures import footprint, killed, logs, manager, reload, restart, start, status
+from bench.figures import footprint, killed, logs, manager, readopt, reload, restart, start, status
 from bench.options import Options
 from bench.series import Row
 
@@ -16,4 +16,5 @@ FIGURES: dict[str, Callable[[Options], list[Row]]] = {
     "logs": logs.measure,
     "destinations": logs.measure_destinations,
     "reload": reload.measure,
+    "readopt": readopt.measure,
 }
