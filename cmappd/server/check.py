@@ -14,6 +14,7 @@ from cmappd.server.confinement import resources_of
 from cmappd.server.launches import launch_of
 from cmappd.server.load import load
 from cmappd.server.status import ends_within
+from cmappd.system import journal, syslog
 from cmappd.system.cgroup import Resources
 from cmappd.system.hierarchy import lacking
 
@@ -66,5 +67,8 @@ def _application(name: str, app: Application) -> Iterator[str]:
     for key, command in app.commands.items():
         if not os.access(command[0], os.X_OK):
             yield f"{key}: cannot execute '{command[0]}': it is missing, or not executable"
+    socket = {"journal": journal.SOCKET, "syslog": syslog.SOCKET}.get(app.log.destination)
+    if socket is not None and not os.path.exists(socket):
+        yield f"log.destination: cannot write to {socket}: nobody listens on this machine"
     if app.directory is not None and not os.path.isdir(app.directory):
         yield f"cannot enter '{app.directory}': there is no such directory"

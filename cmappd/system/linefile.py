@@ -58,6 +58,7 @@ class LineFile:
         self._limit = limit
         self._form = form
         self._spool = Spool(spool_path)
+        file.notice_form = lambda line: form(line, True, _now())
         file.cut(self._spool.mark)
 
     @property

@@ -41,6 +41,7 @@ class LogFile:
         "_rotate_at",
         "_size",
         "listener",
+        "notice_form",
         "path",
         "problem",
     )
@@ -54,6 +55,7 @@ class LogFile:
         self.path = path
         self.problem: str | None = None
         self.listener: Callable[[bytes], None] | None = None
+        self.notice_form = _plain  # of the line that tells what was dropped
         self._max_size = max_size
         self._backups = backups
         self._owner = owner
@@ -235,8 +237,8 @@ class LogFile:
 
     def _notice(self) -> bytes:
         self._room()
-        line_end = "\n" if self._unfinished_line() else ""
-        return f"{line_end}{self._losses.notice(self._reason)}\n".encode()
+        line_end = b"\n" if self._unfinished_line() else b""
+        return line_end + self.notice_form(self._losses.notice(self._reason).encode())
 
     def _unfinished_line(self) -> bytes:
         """What follows the last line end in the file; nothing if that is too long to carry over."""
@@ -261,3 +263,7 @@ class LogFile:
         self._adopt(fd)
         self._measure()
         self.problem = None
+
+
+def _plain(line: bytes) -> bytes:
+    return line + b"\n"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from cmappd.system.lines import KEPT, Kept, Losses, pieces
-from cmappd.system.outlet import Outlet
+from cmappd.system.outlet import FIRST_DELAY, Outlet
 from cmappd.system.spool import Spool
 
 SOCKET = "/dev/log"
@@ -22,7 +22,7 @@ _DAEMON, _WARNING, _INFO = 3 << 3, 4, 6  # syslog(3)
 class SyslogLog:
     """Sends the lines of an application to syslog."""
 
-    __slots__ = ("_app", "_kept", "_losses", "_outlet", "_spool", "listener")
+    __slots__ = ("_app", "_kept", "_losses", "_outlet", "_spool", "_stuck", "listener")
 
     def __init__(self, app: str, spool_path: str) -> None:
         self.listener: Callable[[bytes], None] | None = None
@@ -31,6 +31,7 @@ class SyslogLog:
         self._spool = Spool(spool_path)
         self._kept = Kept()
         self._losses = Losses()
+        self._stuck = False  # whole lines wait
 
     @property
     def problem(self) -> str | None:
@@ -49,8 +50,8 @@ class SyslogLog:
 
     @property
     def pause(self) -> float:
-        """Seconds to wait for syslog."""
-        return self._outlet.pause
+        """Seconds to wait for syslog, with lines that nothing but time brings on."""
+        return max(self._outlet.pause, FIRST_DELAY) if self._stuck else 0.0
 
     def move(self, pipe: int) -> int:
         """Take what a pipe holds, and send the lines that are whole."""
@@ -73,10 +74,12 @@ class SyslogLog:
             self._spool.give_up(len(rest))
 
     def _send_lines(self) -> None:
+        self._stuck = True
         for line, ended in pieces(self._spool.waiting, LONGEST):
             if not self._deal_with(line):
                 return
             self._spool.give_up(len(line) + ended)
+        self._stuck = False
 
     def _deal_with(self, line: bytes) -> bool:
         """Send a line, or lose it when it has waited long enough; False while it is to wait."""

@@ -158,7 +158,7 @@ def test_a_rotated_log_neither_spins_nor_loses(tmp_path: Path) -> None:
 
 
 def quiet(pid: int, seconds: float = 0.2) -> bool:
-    """Whether a process takes no more than a hundredth of a core for a while."""
+    """Whether a process does next to nothing for a while; one that spins takes all that it gets."""
 
     def used() -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -166,7 +166,7 @@ def quiet(pid: int, seconds: float = 0.2) -> bool:
 
     before = used()
     time.sleep(seconds)
-    return used() - before <= 0.01 + seconds / 100
+    return used() - before <= 0.02 + seconds / 20
 
 
 @pytest.mark.parametrize("form", ["raw", "json"])
@@ -184,7 +184,8 @@ def test_a_full_disk_drops_lines_counts_them_and_holds_nobody_up(tmp_path: Path,
         wait_for(lambda: (tmp_path / "db.log").exists())
         assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
         guest.stop()
-        assert "cmappd: 3 lines (21 bytes)" in (tmp_path / "db.log").read_text() or form == "json"
+        told = (tmp_path / "db.log").read_text()
+        assert re.search(r"cmappd: 3 lines \(\d+ bytes\) were dropped: No space left", told)
 
 
 @pytest.mark.parametrize(

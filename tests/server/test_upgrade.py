@@ -123,15 +123,18 @@ def test_it_stays_a_child_and_what_is_launched_then_is_clean(tmp_path: Path, dis
         assert "CMAPPD_HANDOVER" not in Path(f"/proc/{web}/environ").read_text()
 
 
-def test_no_line_of_its_log_is_lost_or_doubled(tmp_path: Path, disk: Disk) -> None:
+@pytest.mark.parametrize("form", ["raw", "timestamps"])
+def test_no_line_of_its_log_is_lost_or_doubled(tmp_path: Path, disk: Disk, form: str) -> None:
     script = "n=0; while :; do n=$((n + 1)); echo $n; sleep 0.002; done"
-    with guest_of(disk, tmp_path, shell("db", script, autostart=True)).started() as guest:
+    with guest_of(
+        disk, tmp_path, shell("db", script, autostart=True, log={"format": form})
+    ).started() as guest:
         log = tmp_path / "db.log"
         for lines in (20, 100, 200):
             wait_for(lambda lines=lines: log.read_text().count("\n") > lines)  # type: ignore[misc]
             upgraded(guest)
         wait_for(lambda: log.read_text().count("\n") > 500)
-        numbers = [int(line) for line in log.read_text().splitlines()]
+        numbers = [int(line.split()[-1]) for line in log.read_text().splitlines()]
         assert numbers == list(range(1, len(numbers) + 1))
 
 

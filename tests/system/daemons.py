@@ -24,7 +24,7 @@ class Journald:
         self._listener.bind(str(path))
         self._listener.listen()
         self._path = path
-        self._streams: dict[socket.socket, bytes] = {}
+        self._streams: dict[socket.socket, tuple[int, bytes]] = {}  # which, and the last line
 
     def read(self) -> None:
         """Read what there is."""
@@ -32,19 +32,19 @@ class Journald:
             for one in ready:
                 if one is self._listener:
                     stream = self._listener.accept()[0]
-                    self._streams[stream] = b""
+                    self._streams[stream] = len(self.headers), b""
                     self.headers.append(())
                 else:
                     self._read_stream(one)
 
     def _read_stream(self, stream: socket.socket) -> None:
         data = stream.recv(1 << 20)
-        *found, rest = (self._streams[stream] + data).split(b"\n")
-        header = self.headers[-1]
-        missing = max(7 - len(header), 0)
-        self.headers[-1] = (*header, *found[:missing])
+        which, rest = self._streams[stream]
+        *found, rest = (rest + data).split(b"\n")
+        missing = 7 - len(self.headers[which])
+        self.headers[which] += tuple(found[:missing])
         self.entries += found[missing:]
-        self._streams[stream] = rest
+        self._streams[stream] = which, rest
         if not data:
             self.entries += [rest] if rest else []
             del self._streams[stream]

@@ -14,6 +14,7 @@ import pytest
 from cmappd.system import journal, outlet
 from cmappd.system.journal import JournalLog
 from tests.system.daemons import Feed, Journald, feeding
+from tests.system.killer import run_until_call
 from tests.system.numbered import lines
 
 JOURNALD = Path("/lib/systemd/systemd-journald")
@@ -116,6 +117,34 @@ def test_one_that_sleeps_holds_nobody_up_for_ever(path: Path, feed: Feed[Journal
     numbers = [int(one[:8]) for one in journald.entries if one[:8].isdigit()]
     assert numbers == list(range(len(numbers)))
     journald.close()
+
+
+def test_killed_at_any_system_call_it_loses_and_doubles_nothing(path: Path, tmp_path: Path) -> None:
+    fifo, text = tmp_path / "fifo", lines(0, 50)
+
+    def serve() -> None:
+        pipe = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        log = JournalLog("db")
+        while log.move(pipe):
+            pass
+        log.close()
+        os.close(pipe)
+
+    for number in range(1, 100):
+        os.mkfifo(fifo)
+        held = os.open(fifo, os.O_RDWR)
+        os.write(held, text)
+        journald = Journald(path)
+        killed = run_until_call(number, serve)
+        serve()
+        journald.read()
+        journald.close()
+        os.close(held)
+        os.unlink(fifo)
+        assert b"".join(one + b"\n" for one in journald.entries) == text
+        if not killed:
+            break
+    assert number > 3
 
 
 # journald itself ------------------------------------------------------------------------

@@ -123,17 +123,19 @@ def test_killed_at_any_system_call_each_line_is_there_once(tmp_path: Path) -> No
     assert number > 20
 
 
-def test_lines_that_a_full_disk_drops_are_told(tmp_path: Path, no_delay: None) -> None:
+def test_lines_that_a_full_disk_drops_are_told_in_the_same_form(
+    tmp_path: Path, no_delay: None
+) -> None:
     file = LogFile("/dev/full", 1 << 30, 1)
-    log = LineFile(file, 1 << 30, str(tmp_path / "spool"), stamped)
+    log = LineFile(file, 1 << 30, str(tmp_path / "spool"), as_json("db"))
     log.write(lines(0, 100))
     assert (log.dropped, log.problem) == (100, "cannot write /dev/full: No space left on device")
     log.reconfigure(str(tmp_path / "log"), 1 << 30, 1)
     log.write(line(100))
     log.close()
-    told, kept = (tmp_path / "log").read_bytes().splitlines(keepends=True)
-    assert b"cmappd: 100 lines" in told
-    assert STAMP.sub(b"", kept) == line(100)
+    told, kept = (str(one["message"]) for one in messages(tmp_path / "log"))
+    assert re.fullmatch(r"cmappd: 100 lines \(\d+ bytes\) were dropped: No space .*", told)
+    assert f"{kept}\n".encode() == line(100)
 
 
 # The spool ---------------------------------------------------------------------------
