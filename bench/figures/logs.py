@@ -21,6 +21,8 @@ NOW = "2026-01-01T00:00:00.000+00:00"
 FORMS: dict[str, Form] = {"timestamps": stamped, "json": as_json(APP)}
 # Daemons are stood in for by one that reads and throws away.
 SINKS = {"journal": "stream", "syslog": "datagram"}
+# Where a system call a line is needed, so much less is written; a speed is what is measured.
+SHARES = {"syslog": 20}
 
 
 def measure(options: Options) -> list[Row]:
@@ -51,11 +53,11 @@ def measure_destinations(options: Options) -> list[Row]:
         options.times(1),
         lambda: _straight(size),
         lambda: _peer(SUPERVISORD, size),
-        *(partial(_destination, name, size) for name in names),
+        *(partial(_destination, name, size // SHARES.get(name, 1)) for name in names),
     )
     peers = {SUPERVISORD.name: SUPERVISORD.measure(lambda _: supervisord)}
     return [
-        Row(f"log to {name}, {size // 10**6} MB", Unit.SPEED, speed, file, peers)
+        Row(f"log to {name}", Unit.SPEED, speed, file, peers)
         for name, speed in zip(names, found, strict=True)
     ]
 

@@ -58,8 +58,8 @@ def replace(
         raise
     with contextlib.suppress(OSError):
         os.ftruncate(old, os.fstat(old).st_size - len(beginning))
-    if second:
-        os.unlink(fresh)
+        if second:
+            os.unlink(fresh)
     return fd
 
 

@@ -15,6 +15,7 @@ import pytest
 from cmappd.errors import ConfigError
 from cmappd.system.capture import Capture
 from cmappd.system.logfile import LogFile
+from cmappd.system.nulllog import NullLog
 from tests.system.numbered import line, lines, whole
 
 DEADLINE = 30.0
@@ -175,6 +176,39 @@ def test_one_flood_does_not_silence_the_others(
     for capture, file in ((flood, flood_file), (quiet, quiet_file)):
         capture.close(remove=True)
         file.close()
+
+
+def test_a_log_that_cannot_take_more_is_asked_again_and_not_all_the_time(
+    tmp_path: Path, loop: asyncio.AbstractEventLoop
+) -> None:
+    class Slow(NullLog):
+        asked = 0
+        pause = 0.05
+
+        def move(self, pipe: int) -> int:
+            self.asked += 1
+            if self.asked < 8:
+                return 0
+            self.pause = 0.0
+            return super().move(pipe)
+
+    log = Slow()
+    capture = Capture(loop, str(tmp_path / "fifo"), log)
+    fd = capture.writer()
+    os.write(fd, b"held\n")
+    loop.run_until_complete(asyncio.sleep(0.2))
+    assert 2 <= log.asked <= 6
+    assert capture.waiting() == b"held\n"
+
+    async def moved() -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not log.tail(1):
+                await asyncio.sleep(0.01)
+
+    loop.run_until_complete(moved())
+    assert log.tail(1) == "held\n"
+    os.close(fd)
+    capture.close(remove=True)
 
 
 def test_drain_ends_while_somebody_goes_on_writing(
