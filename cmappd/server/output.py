@@ -119,9 +119,11 @@ class Output:
     # The log itself ------------------------------------------------------------------
 
     def redefine(self, definition: Application) -> None:
-        """Use the live keys of a new definition. What was taken in goes to the old log."""
+        """Use the live keys of a new definition. What was written until now goes to the old log."""
         if self._log is None or definition.log == self._settings:
             return
+        if self._capture is not None:
+            self._capture.drain()
         before, self._settings = self._settings, definition.log
         if isinstance(self._log, LogFile | LineFile) and _kind(before) == _kind(definition.log):
             log = definition.log
