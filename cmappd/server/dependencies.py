@@ -24,7 +24,7 @@ from cmappd.core.events import (
     Stop,
 )
 from cmappd.core.lifecycle import App
-from cmappd.core.state import ALIVE, REST, Cause, Goal, Phase
+from cmappd.core.state import ALIVE, REQUESTED, REST, Cause, Goal, Phase
 from cmappd.core.wording import cause_text, outcome_text
 from cmappd.server.items import Needed, Stirred
 
@@ -130,7 +130,8 @@ class Dependencies:
             if name not in self._members:
                 return NotProvided(run, f"there is no application '{name}' in this guest")
             required = self._members[name].app
-            if required.phase in REST and name in self._asked[app.name]:
+            asked = name in self._asked[app.name]
+            if required.phase in REST and asked and not _was_stopped(required):
                 return NotProvided(run, f"'{name}', which it requires, {_why(required)}")
             if required.phase is not Phase.RUNNING:
                 lacking.append(f"{name} ({required.phase})")
@@ -226,6 +227,12 @@ def _stop_time(app: App) -> float:
         return 0.0
     stop = app.definition.stop
     return stop.timeout * (2 if stop.after is not None else 1) + MARGIN
+
+
+def _was_stopped(required: App) -> bool:
+    """Whether a request ended it: then those that require it have been told to stop, too."""
+    may_start = required.maintenance is None and not required.removed
+    return may_start and required.last is not None and required.last.cause in REQUESTED
 
 
 def _why(required: App) -> str:

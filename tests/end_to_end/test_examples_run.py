@@ -107,6 +107,23 @@ def test_webapp(scene: Scene) -> None:
     assert '"GET / HTTP/1.1" 200' in run(scene, "webapp", stanza)
 
 
+def test_shop(scene: Scene) -> None:
+    """Two applications: who starts the one starts both, and who stops the other stops both."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    text = (APPS / "shop.toml").read_text().replace("/srv/shop", str(scene.folder))
+    text = text.replace("8001", str(free_port())).replace("6380", str(free_port()))
+    for name, stanza in tomllib.loads(text)["apps"].items():
+        del stanza["user"]  # it takes root
+        scene.guest.apps[name] = {**stanza, "log": {"path": str(scene.guest.app_log(name))}}
+    scene.guest.apps["shop"]["command"][0] = sys.executable
+    scene.guest.start()
+    assert "shop is running" in scene.guest.ctl("start", "shop").stdout
+    scene.guest.wait_status("sessions", phase="running", health="healthy")
+    assert "sessions is stopped" in scene.guest.ctl("stop", "sessions").stdout
+    assert scene.guest.status("shop")["phase"] == "stopped"
+
+
 def test_worker(scene: Scene) -> None:
     """It is well as long as it pings, and is ended soon after it has ceased to."""
     stanza = example("worker")

@@ -15,7 +15,8 @@ rest        when all words are delivered, and all processes have done as they we
             application is STOPPED, FAILED or RUNNING: nobody waits for a deadline
 stop        from every state a stop of all ends in all STOPPED
 start       from every state a start of the top ends in all RUNNING
-causes      nobody is stopped but by a request, or because one that it requires was
+causes      nobody is stopped but by a request, or because one that it requires was; nobody
+            fails to start but for one that has ended by itself, or could not be started
 """
 
 from collections import deque
@@ -24,6 +25,7 @@ from functools import cache
 from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from cmappd.core import lifecycle
 from cmappd.core.events import (
@@ -33,6 +35,7 @@ from cmappd.core.events import (
     Exited,
     Kill,
     Launched,
+    NotProvided,
     Require,
     Restart,
     Spawn,
@@ -43,7 +46,7 @@ from cmappd.core.events import (
     TimedOut,
 )
 from cmappd.core.lifecycle import App
-from cmappd.core.state import ALIVE, Cause, ExitStatus, Goal, Phase
+from cmappd.core.state import ALIVE, Cause, ExitStatus, Goal, Maintenance, Phase
 from cmappd.server.dependencies import Dependencies
 from cmappd.server.items import Needed, Stirred
 from tests.core.definitions import definition
@@ -132,6 +135,9 @@ class System:
         last = node.app.last
         if last is not None and last is not before.last and last.cause is Cause.REQUIRED:
             assert "was stopped" in last.detail, "causes"
+        if last is not None and last is not before.last and last.cause is Cause.NOT_STARTED:
+            ends = [self.nodes[name].app.last for name in node.app.definition.requires]
+            assert {end.cause for end in ends if end} & {Cause.EXIT, Cause.NOT_STARTED}, "causes"
 
     def obey(self, node: Node, event: Event, action: Action) -> None:
         match action:
@@ -249,7 +255,16 @@ def _key(node: Node) -> object:
     inbox = tuple(_item_key(item, app) for item in node.inbox)
     process = node.process is not None and (run is not None and node.process == run.id)
     return (
-        *(app.phase, app.goal, live, awaited, len(app.restarts), inbox),
+        *(
+            app.removed,
+            app.maintenance,
+            app.phase,
+            app.goal,
+            live,
+            awaited,
+            len(app.restarts),
+            inbox,
+        ),
         *(node.process is None, process, node.told, node.hasty),
     )
 
@@ -320,3 +335,65 @@ def test_a_start_of_the_top_starts_all(shape: str) -> None:
     for system in walk(shape):
         started = system.calmed().make(Move("ask", "web", Start())).calmed()
         assert started.phases["web"] is Phase.RUNNING
+
+
+# What is told, and when ------------------------------------------------------------------
+
+
+def test_what_is_being_stopped_is_started_when_it_has_stopped() -> None:
+    """Whoever asked for the stop gets it, though somebody needs the application again."""
+    system = fresh("pair").make(Move("ask", "web", Start())).calmed()
+    system = system.make(Move("ask", "db", Stop(Cause.MANAGER)))
+    while not system.nodes["db"].told:
+        system = system.make(next(system.moves()))
+    system = system.make(Move("ask", "web", Start()))
+    phases = []
+    while (move := next(system.moves(), None)) is not None:
+        system = system.make(move)
+        phases.append(system.phases["db"])
+    assert Phase.STOPPED in phases
+    assert set(system.phases.values()) == {Phase.RUNNING}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"removed": True}, "'db', which it requires, is removed from the configuration"),
+        (
+            {"maintenance": Maintenance(2000.0, "uid 0", 0.0)},
+            "'db', which it requires, is under maintenance",
+        ),
+        ({"name": "data"}, "there is no application 'db' in this guest"),
+    ],
+)
+def test_what_may_not_be_started_fails_who_requires_it(
+    changes: dict[str, object], why: str
+) -> None:
+    first = fresh("pair")
+    nodes = [Node(replace(first.nodes["db"].app, **changes)), first.nodes["web"]]
+    dependencies = Dependencies()
+    for node in nodes:
+        dependencies.join(node)
+    web = nodes[1]
+    web.app, _ = lifecycle.step(web.app, Start(), NOW)
+    dependencies.require(web.app)
+    for item in nodes[0].inbox:
+        assert isinstance(item, Needed)
+        assert dependencies.needed(nodes[0].app, item.by) in (None, Start())
+    assert web.app.run is not None
+    assert dependencies.news(web.app) == NotProvided(web.app.run.id, why)
+
+
+def test_a_stop_waits_as_long_as_the_longest_chain_may_take() -> None:
+    """Each has 30 s and the margin: two above db, one of which is not up."""
+    system = fresh("diamond").make(Move("ask", "web", Start())).calmed()
+    system = system.make(Move("ask", "right", Stop(Cause.OPERATOR)))
+    while (move := next((m for m in system.moves() if m.name != "web"), None)) is not None:
+        system = system.make(move)
+    patience = {
+        name: system.dependencies.patient(system.nodes[name].app, Stop(Cause.OPERATOR)).patience
+        for name in SHAPES["diamond"]
+    }
+    assert patience == {"db": 70.0, "left": 35.0, "right": 35.0, "web": 0.0}
+    lease = system.dependencies.patient(system.nodes["db"].app, Stop(Cause.LEASE))
+    assert lease.patience == 0.0
