@@ -60,9 +60,12 @@ class Dependencies:
     def join(self, member: Member) -> None:
         """An application is there, from now on or again."""
         name = member.app.name
+        if name in self._members:
+            self._dependants = None
+        elif self._dependants is not None:  # made anew for each of a thousand, it would be dear
+            self._note(member, self._dependants)
         self._members[name] = member
         self._asked[name] = set()
-        self._dependants = None
         for waiting in self._waiting_for(name):
             self._asked[waiting.app.name].discard(name)
             member.post(Needed(waiting.app.name))
@@ -181,10 +184,14 @@ class Dependencies:
         if self._dependants is None:
             self._dependants = {}
             for member in self._members.values():
-                for required in member.app.definition.requires:
-                    self._dependants.setdefault(required, []).append(member.app.name)
+                self._note(member, self._dependants)
         names = self._dependants.get(name, [])
         return [self._members[one] for one in names if one in self._members]
+
+    @staticmethod
+    def _note(member: Member, dependants: dict[str, list[str]]) -> None:
+        for required in member.app.definition.requires:
+            dependants.setdefault(required, []).append(member.app.name)
 
     def _all_dependants(self, name: str) -> list[Member]:
         """Those that require it, be it through others; each once."""
