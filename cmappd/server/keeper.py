@@ -10,7 +10,7 @@ from cmappd.core.lifecycle import App
 from cmappd.server.custody import Custody
 from cmappd.server.runner import Runner
 from cmappd.server.status import Notes
-from cmappd.server.store import VERSION, Record
+from cmappd.server.store import VERSION, Record, text_of
 from cmappd.server.world import World
 
 
@@ -41,7 +41,6 @@ class Keeper:
         self._saved = durable
 
     def _record(self, app: App, custody: Custody, runner: Runner, notes: Notes) -> Record:
-        definition = app.definition.model_dump_json(exclude_defaults=True)
         launched = app.run is not None and app.run.launched
         return Record(
             VERSION,
@@ -51,7 +50,7 @@ class Keeper:
             app.serial,
             app.goal,
             app.phase,
-            msgspec.Raw(definition.encode()),
+            msgspec.Raw(text_of(app.definition)),
             deadline=app.deadline,
             run=app.run,
             restarts=app.restarts,

@@ -82,7 +82,7 @@ class Registry:
             self._world.store.forget(name)
             return
         try:
-            app = record.app()
+            app = record.app(definition)
         except RecordError as error:
             self._world.log.error("%s: its record is of no use: %s", name, error)
             return

@@ -83,10 +83,16 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         main, asking = (None if one is None else Identity(*one) for one in (self.main, self.asking))
         return main, asking
 
-    def app(self) -> App:
-        """The application as it was. Raises RecordError where its definition makes no sense."""
+    def app(self, configured: Application | None = None) -> App:
+        """The application as it was. Raises RecordError where its definition makes no sense.
+
+        Where that is the ``configured`` one, as with most, it need not be checked again.
+        """
         try:
-            definition = Application.model_validate(msgspec.json.decode(self.definition))
+            if configured is not None and text_of(configured) == bytes(self.definition):
+                definition = configured
+            else:
+                definition = Application.model_validate(msgspec.json.decode(self.definition))
         except (ValidationError, msgspec.MsgspecError) as error:
             raise RecordError(f"its definition is damaged: {error}") from None
         return App(
@@ -110,6 +116,11 @@ def definitions(records: Mapping[str, Record]) -> dict[str, Application]:
         with contextlib.suppress(RecordError):  # which is told when it is resumed
             found[name] = record.app().definition
     return found
+
+
+def text_of(definition: Application) -> bytes:
+    """A definition as it stands in a record: without what is default."""
+    return definition.model_dump_json(exclude_defaults=True).encode()
 
 
 class _Head(msgspec.Struct, frozen=True):
