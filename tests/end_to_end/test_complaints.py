@@ -3,7 +3,7 @@
 Here: children that are left after a stop, and one bad stanza that stops everything. Elsewhere: a
 stopped application that starts again with the server, and a restart that hangs the control socket
 (tests/server/test_complaints.py); a rotated log that spins or loses
-(tests/end_to_end/test_logs.py);
+(tests/server/test_logs.py);
 a changed clock that upsets restarts (tests/guest_vm/test_clock.py).
 """
 

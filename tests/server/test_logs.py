@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cmappd.core.messages import Claim, Done, Ended, Logs, Refused, Reopen, Stop, Text
-from tests.server.harness import Client, Guest, shell, stanza, wait_for
+from tests.server.harness import PATIENCE, Client, Guest, shell, stanza, wait_for
 
 # Counts in lines: all at once up to a number, then one each few milliseconds.
 COUNT = """
@@ -38,9 +38,16 @@ def numbers(text: str) -> list[int]:
 
 
 def whole(path: Path) -> str:
-    """The log with its backups, the oldest first."""
+    """The log with its backups, the oldest first; they may be renamed meanwhile."""
     backups = sorted(path.parent.glob(f"{path.name}.[0-9]*"), key=lambda one: -int(one.suffix[1:]))
-    return "".join(one.read_text() for one in (*backups, path) if one.exists())
+    return "".join(map(text_of, (*backups, path)))
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def wait_counted(path: Path, more: int = 50) -> int:
@@ -143,18 +150,24 @@ def test_a_file_that_is_copied_and_truncated_has_no_hole(tmp_path: Path) -> None
 
 
 def test_a_rotated_log_neither_spins_nor_loses(tmp_path: Path) -> None:
-    """What users of supervisord complain of: rotated, moved, removed, and at rest afterwards."""
-    log = tmp_path / "db.log"
-    script = f"{sys.executable} -c '{COUNT}' 2000 & sleep 1; kill $!; exec sleep 600"
-    with Guest(
-        tmp_path, shell("db", script, autostart=True, log={"max_size": 4096}), tls=False
-    ).started() as guest:
+    """What users of supervisord complain of: rotated, moved away, and at rest afterwards."""
+    log, moved, enough = (tmp_path / name for name in ("db.log", "moved", "enough"))
+    count = f"{sys.executable} -c '{COUNT}' 2000"
+    script = f"{count} & until test -e {enough}; do sleep 0.02; done; kill $!; exec sleep 600"
+    text = shell("db", script, autostart=True, log={"max_size": 4096, "backups": 1000})
+
+    def counted() -> list[int]:
+        return sorted(numbers(whole(log) + text_of(moved)))
+
+    with Guest(tmp_path, text, tls=False).started() as guest:
         seen = wait_counted(log, 2000)
-        log.rename(tmp_path / "moved")
-        wait_for(lambda: numbers((tmp_path / "moved").read_text())[-1:] > [seen])
-        log.touch()  # a new file of the old name, and nobody has asked for it to be opened
-        wait_for(lambda: guest.app_pids() and quiet(guest.pid))
-        assert quiet(guest.pid, seconds=1.0)
+        log.rename(moved)
+        wait_for(lambda: counted()[-1] > seen + 300)  # there, and then in new files
+        enough.touch()
+        wait_for(lambda: quiet(guest.pid, seconds=1.0), 2 * PATIENCE)
+        found = counted()
+        assert found == list(range(len(found)))
+        assert len(list(tmp_path.glob("db.log.*"))) > 20
 
 
 def quiet(pid: int, seconds: float = 0.2) -> bool:
