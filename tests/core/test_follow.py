@@ -510,6 +510,14 @@ def test_a_second_request_kills() -> None:
     assert sent(follower.stop(2.0)) == [Stop(4, "oracle", kill=True)]
 
 
+def test_what_is_asked_twice_at_once_was_asked_once() -> None:
+    """A cluster sends SIGTERM to a process and to its group, of which that is one."""
+    follower = following()
+    follower.stop(1.0)
+    assert follower.stop(1.0) == follower.stop(1.9) == []
+    assert follower.wish is Wish.STOP
+
+
 def test_done_without_a_result_is_enough() -> None:
     follower = following()
     follower.stop(1.0)

@@ -45,11 +45,30 @@ def test_a_second_sigterm_kills(scene: Scene) -> None:
     manager.signal(signal.SIGTERM)
     manager.wait_said("stopping")
     assert manager.running
-    manager.signal(signal.SIGTERM)
+
+    def ended() -> bool:
+        manager.signal(signal.SIGTERM)
+        return not manager.running
+
+    wait_for(ended, "a second one that is not taken for the first")
     assert manager.wait() == 0
     assert "asked to kill the application" in manager.said()
     assert manager.report()["signal"] == signal.SIGKILL
     assert not scene.guest.pids("db")
+
+
+def test_sigterm_to_the_process_and_to_its_group_is_one(scene: Scene) -> None:
+    """As Serviceguard halts a service: it is stopped in order, and not killed."""
+    scene.guest.shell("db", TIDY.replace("echo tidied", "sleep 0.3; echo tidied"))
+    scene.guest.start()
+    manager = scene.manager("db", prefix=("setsid",))
+    manager.wait_said("running")
+    wait_for(lambda: scene.guest.app_said("db"), "the application's first word")
+    os.kill(manager.pid, signal.SIGTERM)
+    manager.wait_said("asked to stop")
+    os.killpg(manager.pid, signal.SIGTERM)
+    assert manager.wait() == 0
+    assert_stopped_in_order(scene)
 
 
 def test_sighup_ends_nothing_and_reopens_the_log_file(scene: Scene, tmp_path: Path) -> None:

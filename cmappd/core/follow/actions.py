@@ -10,6 +10,7 @@ from cmappd.reasons import Reason
 
 ATTEMPT = 10.0  # seconds for one connection, from its first packet to the claim
 FIRST_RETRY, LAST_RETRY = 0.2, 4.0
+TOGETHER = 1.0  # seconds in which SIGTERMs are one: a cluster signals a process and its group
 
 
 class Terms(NamedTuple):

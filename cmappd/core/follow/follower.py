@@ -27,7 +27,7 @@ Rules:
 
 from cmappd import reasons
 from cmappd.core.follow import claim, link, news
-from cmappd.core.follow.actions import Action, Exit, Failure, Terms, Wish
+from cmappd.core.follow.actions import TOGETHER, Action, Exit, Failure, Terms, Wish
 from cmappd.core.follow.following import Following, Stage
 from cmappd.core.follow.verdicts import exit_as, out_of_time
 from cmappd.core.messages import AppStatus, Done, Ended, Leave, Refused, Reply, State, Welcome
@@ -140,8 +140,11 @@ class Follower:
         if f.claiming is None:
             f.end(Exit(reasons.STOPPED, 0, "asked to end before anything was started"))
             return f.flush()
+        if f.to_stop and now < f.kill_from:
+            return []
         if not f.to_stop:
             f.limit = now + f.terms.stop_timeout
+            f.kill_from = now + TOGETHER
             if f.maintained:  # the link is not tried for so long any more
                 f.until = min(f.until, now + f.terms.lost_after)
         f.wish = Wish.KILL if f.to_stop else Wish.STOP

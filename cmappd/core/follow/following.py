@@ -49,6 +49,7 @@ class Following:
         self.limit: float | None = None  # for what was asked: to start, or to stop
         if terms.start_timeout is not None:
             self.limit = now + terms.start_timeout
+        self.kill_from = now  # requests to stop from here on are further ones
         self.claiming: int | None = None  # the last claim; None: none was ever sent
         self.poll: int | None = None  # the unanswered poll
         self.stopping: int | None = None  # the unanswered stop
