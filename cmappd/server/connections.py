@@ -34,9 +34,13 @@ class Connections:
         self._unknown: dict[ManagerConnection, float] = {}  # since when, the oldest first
         self._known: set[ManagerConnection] = set()
         self._complaints = 0
+        self._closed = False
 
     def opened(self, connection: "ManagerConnection") -> None:
         """Count an unknown peer in; the oldest goes where there are too many."""
+        if self._closed:  # asyncio had accepted it before the listeners were stopped
+            connection.hang_up()
+            return
         if len(self._unknown) >= MAX_UNKNOWN:
             next(iter(self._unknown)).cut("too many connections are not authenticated")
         self._unknown[connection] = time.monotonic()
@@ -75,7 +79,8 @@ class Connections:
             connection.recheck()
 
     def close(self) -> None:
-        """End all of them when what they were sent is on its way."""
+        """End all of them when what they were sent is on its way, and those that still come."""
+        self._closed = True
         for connection in (*self._unknown, *self._known):
             connection.hang_up()
 
