@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tests.chaos.cast import Part
 from tests.chaos.stage import Manager
-from tests.chaos.world import BESIDE, YOUNG, Process, World, identity, is_alive
+from tests.chaos.world import BESIDE, YOUNG, Process, World, identity, is_alive, read_stat
 
 PATIENCE = 40.0  # seconds, on a busy machine; not counted while the guest is disturbed
 UNKNOWN = 210
@@ -52,6 +52,8 @@ class Expectation:
     resets: bool = False  # the restarts begin to count anew
     awaits: int = 0  # commands of the administrator that are not answered yet
     rival: Manager | None = None  # one of the two managers has to go
+    adopted: bool = False  # its main process is no child of the cmappserver that runs
+    leaves: bool = False  # the manager hands the application over, and ends
 
 
 class Case:
@@ -72,6 +74,7 @@ class Case:
         self.start_at: float | None = None  # when the cluster starts a manager
         self.busy_until = 0.0  # a condition of it lasts so long
         self.tree: list[Process] = []
+        self.server: int | None = None  # the pid of cmappserver, when it was last seen
         self.lost: set[str] = set()  # runs that were launched, and got no cgroup
         self._world = world
 
@@ -91,6 +94,8 @@ class Case:
         self.expects = Expectation(
             what, self.run, light, dark or light, now, now + PATIENCE, rests=rests
         )
+        stat = read_stat(self.main[0]) if self.main is not None else None
+        self.expects.adopted = stat is not None and stat.ppid != self.server
         for key, value in more.items():
             setattr(self.expects, key, value)
 

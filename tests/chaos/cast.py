@@ -34,6 +34,8 @@ class Part:
     prepares: bool = False  # has a start.command
     children: bool = False
     stubborn: bool = False  # only SIGKILL ends it
+    requires: str = ""
+    required: bool = False  # it is stopped with the guest only
     form: str = "raw"  # of the lines in its log
     watched: bool = False  # ends when it is silent for too long
     disk: Path | None = None  # of its log, a small one
@@ -161,6 +163,19 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
         policy="always",
         limit=100_000,
         managed=False,
+    )
+    yield part(
+        "base",
+        play("base", children="c"),
+        {**restarts("always", 100_000), "autostart": True},
+        policy="always",
+        limit=100_000,
+        managed=False,
+        children=True,
+        required=True,
+    )
+    yield part(
+        "upper", play("upper", children="s"), {"requires": ["base"]}, children=True, requires="base"
     )
     yield part("own", play("own"), {"autostart": True}, managed=False)
     yield part("always", play("always"), restarts("always", 1), policy="always", limit=1)

@@ -62,6 +62,7 @@ class Chaos:
         self.queues: dict[str, deque[Callable[[], None]]] = {}
         self.faults = 0
         self.ending = False
+        self.stopping = False  # all are being stopped, in order
         self.hides = can_hide()
         self._say = say
         self._began = time.monotonic()
@@ -151,8 +152,13 @@ class Chaos:
         pid = server.pid if server is not None and self.now_answers() else None
         found = self.world.look(pid)
         for name, case in self.cases.items():
+            case.server = server.pid if server is not None else None
             case.tree = found.get(name, [])
             self._check_one_tree(case)
+        for case in self.cases.values() if self.stopping else ():
+            required = self.cases.get(case.part.requires)
+            if required is not None and case.own and not required.own:
+                raise Violation(f"{required.name} is stopped before {case.name}: {told(case.own)}")
         strangers = found.keys() - self.cases.keys()
         if strangers:
             raise Violation(f"there are processes of {strangers}")
@@ -228,8 +234,12 @@ class Chaos:
             expects.deadline = max(expects.deadline, now + 40)
         verdict = self._verdict(case)
         known = case.name in self.world.latest
+        if known and not verdict.renews and self.world.latest[case.name].run != expects.run:
+            latest = self.world.latest[case.name]
+            raise Violation(f"{case.name} has a new run after: {expects.what}: {latest}")
         if expects.same_run:
-            if expects.rival is None and case.manager is not None and case.is_followed():
+            gone = expects.rival is None and not expects.leaves
+            if gone and case.manager is not None and case.is_followed():
                 case.settle()
         elif verdict.renews and known and case.is_up_in(expects.run) and case.is_followed():
             self._renewed(case)
@@ -258,7 +268,10 @@ class Chaos:
     def _verdict(self, case: Case) -> Verdict:
         expects = case.expects
         assert expects is not None
-        return expects.in_the_dark if self.in_the_dark(expects.since) else expects.light
+        # Whose child it is not, cmappserver watches by a descriptor, and not while it is replaced.
+        unseen = expects.adopted and self.was_away(expects.since)
+        dark = unseen or self.in_the_dark(expects.since)
+        return expects.in_the_dark if dark else expects.light
 
     def _renewed(self, case: Case) -> None:
         assert case.expects is not None
@@ -301,6 +314,10 @@ class Chaos:
                 raise Violation(f"{why}, and was to take over")
             self.tell(f"{why}: the one before it was quicker")
             case.manager, expects.rival = expects.rival, None
+            return
+        if code == 0 and expects is not None and expects.leaves:
+            self.tell(f"{why}: it has handed over")
+            expects.leaves, case.start_at = False, time.monotonic() + self._chance.uniform(0, 0.5)
             return
         if code == BUSY and self._may_be_busy(case):
             self.tell(f"{why}: the one before it is not known to be gone")
@@ -505,6 +522,7 @@ class Chaos:
                 case.expect_start("cmappserver is told to end, and starts it anew")
         self.down_since = time.monotonic()
         self.stage.server = None
+        self.stopping = True
         server.signal(signal.SIGTERM)
         end = time.monotonic() + CALM
         while server.running:
@@ -516,6 +534,7 @@ class Chaos:
         self._look()
         if left := [one for case in self.cases.values() for one in case.own]:
             raise Violation(f"cmappserver has ended, and there is {told(left)}")
+        self.stopping = False
         self.tell("cmappserver is started again")
         self.stage.start_server()
         self.calm("a restart of the guest's cmappserver")
@@ -536,6 +555,7 @@ class Chaos:
                 case.expect_stop("cmappserver is told to end", 212)
         assert self.stage.server is not None
         self.tell("cmappserver is told to end")
+        self.stopping = True
         self.stage.server.signal(signal.SIGTERM)
         self._await_rest("cmappserver was told to end", lambda case: case.expects is None)
         if (code := self.stage.server.wait(CALM)) != 0:

@@ -198,6 +198,35 @@ def kill_both(chaos: Chaos, case: Case, chance: random.Random) -> None:
 UNKNOWN_START = 207
 
 
+def detach(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """Its manager hands it over to the next one."""
+    assert case.manager is not None
+    case.expect("its manager detaches", Verdict(frozenset({0})), same_run=True, leaves=True)
+    case.manager.process.send_signal(signal.SIGUSR1)
+
+
+def maintain(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """Somebody works on it, and it ends meanwhile: that counts when the maintenance is over."""
+    if not chaos.now_answers() or case.used >= case.part.limit > 0:
+        return
+    words = "maintenance", case.name
+    if chaos.stage.control(*words, "on", "--reason", "chaos").wait(60) != 0:
+        raise Violation(f"{case.name}: no maintenance")
+    case.expect("SIGKILL to it under maintenance", NOTHING)
+    send(chaos, case, signal.SIGKILL)
+    since = time.monotonic()
+
+    def over() -> None:
+        case.expects = None
+        case.expect_end("the maintenance is over", 128 + signal.SIGKILL)
+        assert case.expects is not None
+        case.expects.since, case.expects.by_policy = since, False
+        chaos.control(case, *words, "off")
+        chaos.await_errand(case)
+
+    chaos.at(chance.uniform(0.5, 2), f"  the maintenance of {case.name} is over", over)
+
+
 def freeze_manager(chaos: Chaos, case: Case, chance: random.Random) -> None:
     manager, seconds = case.manager, chance.uniform(0.2, 2.5)
     assert manager is not None
@@ -473,13 +502,17 @@ def mortal(part: Part) -> bool:
     return part.has_main
 
 
+def free(part: Part) -> bool:
+    return not part.required
+
+
 FAULTS = (
     Fault(8, kill_main, mortal),
     Fault(6, order_exit, lambda part: part.obeys),
     Fault(4, kill_tree, mortal),
     Fault(6, kill_child, lambda part: part.children),
     Fault(3, freeze_main, mortal),
-    Fault(2, freeze_and_stop, mortal),
+    Fault(2, freeze_and_stop, lambda part: part.has_main and not part.required),
     Fault(3, sicken, lambda part: bool(part.health)),
     Fault(1, fail_to_start, lambda part: part.prepares),
     Fault(6, terminate_manager, managed),
@@ -489,12 +522,14 @@ FAULTS = (
     Fault(3, freeze_manager, managed),
     Fault(2, second_manager, managed),
     Fault(2, take_over, managed),
-    Fault(5, stop_app, anybody),
-    Fault(4, restart_app, anybody),
+    Fault(2, detach, managed),
+    Fault(2, maintain, lambda part: part.managed and part.has_main),
+    Fault(5, stop_app, free),
+    Fault(4, restart_app, free),
     Fault(3, edit_live, anybody),
     Fault(3, edit_launch, anybody),
     Fault(3, break_file, anybody),
-    Fault(2, remove_stanza, anybody),
+    Fault(2, remove_stanza, free),
     Fault(3, full_log, lambda part: part.full),
     Fault(3, full_disk, lambda part: part.disk is not None),
     Fault(1, silence, lambda part: part.watched),
