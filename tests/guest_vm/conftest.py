@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.certificates import Authority
 from tests.guest_vm.image import CannotError, image
 from tests.guest_vm.vm import Vm
 
@@ -17,3 +18,8 @@ def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
         pytest.skip(str(error))
     with made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("pki"))
