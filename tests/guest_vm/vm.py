@@ -16,7 +16,7 @@ from tests.guest_vm.image import CannotError, Image
 from tests.ports import free_port
 
 QEMU = "qemu-system-x86_64"
-BOOT = 120.0  # seconds; alone it takes some ten
+BOOT = 300.0  # seconds; alone it takes some ten, and this is a machine in software
 PATIENCE = 120.0  # seconds for a command: TCG is slow, and so may the host be
 PORT = 5315  # of cmappserver in the guest
 _KERNEL = "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off"
