@@ -89,7 +89,7 @@ def test_killed_again_and_again_while_it_rotates(tmp_path: Path, form: str) -> N
             time.sleep(0.02 * n)  # another moment of the stream for each
             guest.kill()
             guest.start()
-        wait_for(lambda: numbers(log.read_text())[-1:] > [60_000])
+        wait_for(lambda: numbers(text_of(log))[-1:] > [60_000])  # it is away while it rotates
         stopped(guest)
         found = numbers(whole(log))
         assert found == list(range(len(found)))
@@ -139,7 +139,7 @@ def test_a_file_that_is_copied_and_truncated_has_no_hole(tmp_path: Path) -> None
         wait_counted(log)
         copy = log.read_bytes()
         os.truncate(log, 0)
-        wait_for(lambda: log.read_text().count("\n") > 20)
+        wait_for(lambda: text_of(log).count("\n") > 20)
         stopped(guest)
         after = log.read_bytes()
         assert b"\0" not in after
