@@ -89,6 +89,15 @@ class Disk:
                     found.append(process.pid)
         return found
 
+    def pid(self, app: str) -> int:
+        """The one process of an application; it has others for a moment while it begins."""
+        wait_for(lambda: len(self.pids(app)) == 1, f"{app} to run once")
+        return self.pids(app)[0]
+
+    def wait_starts(self, app: str, times: int) -> None:
+        """Wait until it was started so often."""
+        wait_for(lambda: self.starts(app) == times, f"start {times} of {app}")
+
     def runs(self, app: str) -> list[str]:
         """How often it was started, and where."""
         path = self.folder / app / "runs"

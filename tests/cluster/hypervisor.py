@@ -5,6 +5,7 @@ at a time, dies with that, is cut off with it, and may be moved. One thread does
 lives as long as the cluster, because the machines that it boots die with it.
 """
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -69,15 +70,17 @@ class Hypervisor:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, self._lock:
+            with connection, self._lock, contextlib.suppress(OSError):  # its agent was cancelled
                 connection.settimeout(PATIENCE)
                 words = connection.recv(1024).decode().split()
-                try:
-                    code = self._answer(*words)
-                except Exception as error:  # noqa: BLE001  a test will look
-                    self.violations.append(f"{words}: {error!r}")
-                    code = FAILED
-                connection.sendall(str(code).encode())
+                connection.sendall(str(self._try(*words)).encode())
+
+    def _try(self, *words: str) -> int:
+        try:
+            return self._answer(*words)
+        except Exception as error:  # noqa: BLE001  a test will look
+            self.violations.append(f"{words}: {error!r}")
+            return FAILED
 
     def _answer(self, action: str, name: str, node: str, target: str) -> int:
         if action == "off":

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+OTHER = {"node1": "node2", "node2": "node1"}
+
 
 def vm(name: str, **meta: str) -> str:
     """A VM of the hypervisor of the tests."""
@@ -15,22 +17,16 @@ def app(
     guest: str,
     *,
     timeouts: tuple[str, str] = ("60s", "60s"),
-    level: str = "",
     meta: dict[str, str] | None = None,
     **parameters: str,
 ) -> str:
-    """An application in a guest; ``timeouts`` are of start and of stop.
-
-    With ``level`` a second monitor of level 10 comes at this interval.
-    """
+    """An application in a guest; ``timeouts`` are of start and of stop."""
     start, stop = timeouts
     operations = [
         _operation(name, "monitor", "1s", "20s"),
         _operation(name, "start", "0s", start),
         _operation(name, "stop", "0s", stop),
     ]
-    if level:
-        operations.append(_operation(name, "monitor", level, "20s", level=10))
     given = {
         "app": name,
         "guest": guest,
@@ -38,6 +34,30 @@ def app(
         **parameters,
     }
     return _primitive(name, "cmappd", "app", given, "".join(operations), meta or {})
+
+
+def roaming(name: str, guests: dict[str, str], **parameters: str) -> str:
+    """An application that runs in another guest at each node."""
+    rules = "".join(
+        f'<instance_attributes id="{name}-{node}" score="10">'
+        f'<rule id="{name}-{node}-rule" score="0">'
+        f'<expression id="{name}-{node}-is" attribute="#uname" operation="eq" value="{node}"/>'
+        f'</rule><nvpair id="{name}-{node}-guest" name="guest" value="{guest}"/>'
+        f"</instance_attributes>"
+        for node, guest in guests.items()
+    )
+    primitive = app(
+        name, "", timeouts=("30s", "30s"), meta={"migration_threshold": "1"}, **parameters
+    )
+    return primitive.replace("<operations>", f"{rules}<operations>", 1)
+
+
+def stays(resource: str, node: str) -> str:
+    """It runs there or nowhere."""
+    location = '<rsc_location id="{0}-at-{1}" rsc="{0}" node="{1}" score="{2}"/>'
+    return location.format(resource, node, "INFINITY") + location.format(
+        resource, OTHER[node], "-INFINITY"
+    )
 
 
 def group(name: str, *members: str, **meta: str) -> str:
@@ -55,7 +75,11 @@ def package(
 ) -> tuple[str, str]:
     """A VM with applications as a group, which prefers a node; and the constraint."""
     name = f"package-{vm_name}"
-    members = [vm(vm_name), *(app(each, vm_name, timeouts=timeouts, meta=meta) for each in apps)]
+    movable = {key: value for key, value in meta.items() if key == "allow_migrate"}
+    members = [
+        vm(vm_name, **movable),
+        *(app(each, vm_name, timeouts=timeouts, meta=meta) for each in apps),
+    ]
     return group(name, *members), prefers(name, node)
 
 
@@ -70,6 +94,7 @@ def _primitive(
     given = "".join(
         f'<nvpair id="{name}-{key}" name="{key}" value="{value}"/>'
         for key, value in parameters.items()
+        if value
     )
     return (
         f'<primitive id="{name}" class="ocf" provider="{provider}" type="{kind}">'
@@ -78,18 +103,8 @@ def _primitive(
     )
 
 
-def _operation(name: str, action: str, interval: str, timeout: str, level: int = 0) -> str:
-    begin = (
-        f'<op id="{name}-{action}-{interval}" name="{action}" interval="{interval}"'
-        f' timeout="{timeout}"'
-    )
-    if not level:
-        return f"{begin}/>"
-    attributes = (
-        f'<instance_attributes id="{name}-level"><nvpair id="{name}-level-value"'
-        f' name="OCF_CHECK_LEVEL" value="{level}"/></instance_attributes>'
-    )
-    return f"{begin}>{attributes}</op>"
+def _operation(name: str, action: str, interval: str, timeout: str) -> str:
+    return f'<op id="{name}-{action}" name="{action}" interval="{interval}" timeout="{timeout}"/>'
 
 
 def _meta(name: str, meta: dict[str, str]) -> str:

@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.guests import PROGRAMS
 from tests.cluster.machines import wait_for
-from tests.cluster.resources import package
-
-SOON = 60.0  # seconds; what takes longer has not recovered
+from tests.cluster.resources import package, prefers, roaming, stays, vm
 
 
 class Package:
@@ -30,20 +29,17 @@ class Package:
         cluster.declare(vm_name, *apps)
         cluster.load(*package(vm_name, apps, node, timeouts, **meta))
         self.wait_at(node)
-        self.pids = {each: self.pid(each) for each in apps}
+        self.pids = self.living()
 
-    def pid(self, name: str) -> int:
-        """The one process of an application; it has others for a moment while it begins."""
-        wait_for(lambda: len(self.cluster.disk.pids(name)) == 1, f"{name} to run once", SOON)
-        return self.cluster.disk.pids(name)[0]
+    def living(self) -> dict[str, int]:
+        """The one process of each application."""
+        return {each: self.cluster.disk.pid(each) for each in self.apps}
 
     def wait_at(self, node: str) -> None:
         """Until all of it is there and the cluster is done; every application runs once."""
-        for each in self.apps:
-            self.pid(each)
-        self.cluster.wait_at(node, *self.all, seconds=SOON)
-        for each in self.apps:
-            self.pid(each)
+        self.living()
+        self.cluster.wait_at(node, *self.all)
+        self.living()
 
     def recovery(self, node: str, begin: float) -> float:
         """The seconds from ``begin`` until all of it is there."""
@@ -58,11 +54,11 @@ def application_dies(cluster: Cluster) -> float:
     for death in range(1, deaths + 1):
         cluster.disk.order("db", 3)
         begin = time.monotonic()
-        wait_for(lambda: cluster.disk.starts("db") == death + 1, "a restart", SOON)  # noqa: B023
+        cluster.disk.wait_starts("db", death + 1)
         worst = max(worst, time.monotonic() - begin)
         it.wait_at("node1")
     assert cluster.failures("db") == deaths
-    assert it.pid("web") == it.pids["web"]
+    assert cluster.disk.pid("web") == it.pids["web"]
     assert cluster.guest_machine("vm1") is machine
     assert "exit 3, app: ended by itself, exit code 3" in cluster.package_log("node1", "db")
     return worst
@@ -72,7 +68,7 @@ def threshold_is_reached(cluster: Cluster) -> float:
     """The second death moves the package."""
     it = Package(cluster, migration_threshold="2")
     cluster.disk.order("db", 3)
-    wait_for(lambda: cluster.disk.starts("db") == 2, "a restart", SOON)
+    cluster.disk.wait_starts("db", 2)
     it.wait_at("node1")
     cluster.disk.order("db", 4)
     return it.recovery("node2", time.monotonic())
@@ -90,7 +86,7 @@ def vm_dies(cluster: Cluster) -> float:
     it = Package(cluster)
     cluster.hypervisor.vms["vm1"].stop()
     begin = time.monotonic()
-    wait_for(lambda: cluster.disk.starts("db") == 2, "a restart", SOON)
+    cluster.disk.wait_starts("db", 2)
     return it.recovery("node1", begin)
 
 
@@ -119,9 +115,52 @@ def node_is_cut_off(cluster: Cluster) -> float:
     it = Package(cluster)
     cluster.cut("node1")
     begin = time.monotonic()
-    wait_for(lambda: len(cluster.nodes) == 1, "the fencing", SOON)
+    wait_for(lambda: len(cluster.nodes) == 1, "the fencing")
     (left,) = cluster.nodes
     return it.recovery(left, begin)
+
+
+class Roamer:
+    """An application that has a guest at each node, and data that both can reach."""
+
+    def __init__(self, cluster: Cluster, **parameters: str) -> None:
+        self.cluster = cluster
+        keys = {"manager": {"on_lost": "stop", "lease": "5s"}, "stop": {"timeout": "2s"}}
+        for guest in ("vm1", "vm2"):
+            cluster.declare(guest, "db", **keys)
+        vms = {"vm1": "node1", "vm2": "node2"}
+        cluster.load(
+            "".join(map(vm, vms)) + roaming("db", {"node1": "vm1", "node2": "vm2"}, **parameters),
+            "".join(stays(name, node) for name, node in vms.items()) + prefers("db", "node1"),
+        )
+        cluster.wait_at("node1", "vm1", "db")
+        cluster.wait_at("node2", "vm2")
+        cluster.settle()
+
+    def cut_off(self) -> float:
+        """Cut the guest off; the seconds until the application runs in the other one."""
+        self.cluster.guest_machine("vm1").cut()
+        begin = time.monotonic()
+        wait_for(lambda: self.cluster.disk.runs("db")[-1] == "started in vm2", "vm2")
+        self.cluster.wait_at("node2", "vm2", "db")
+        return time.monotonic() - begin
+
+
+def guest_ends_it_alone(cluster: Cluster) -> float:
+    """The other guest starts it when the one that is cut off has ended it, and no node dies."""
+    it = Roamer(cluster, other_guests="true", ends_alone_after="12")
+    seconds = it.cut_off()
+    assert not cluster.hypervisor.fenced
+    assert "the guest ends it by itself" in cluster.package_log("node1", "db")
+    return seconds
+
+
+def guest_may_not_end_it(cluster: Cluster) -> float:
+    """The stop fails, the node is fenced, and with it the guest; then the other one starts it."""
+    it = Roamer(cluster, other_guests="true")
+    seconds = it.cut_off()
+    assert cluster.hypervisor.fenced == ["node1"]
+    return seconds
 
 
 def server_is_killed(cluster: Cluster) -> float:
@@ -130,13 +169,13 @@ def server_is_killed(cluster: Cluster) -> float:
     (server,) = cluster.processes_in("vm1", "cmappserver")
     os.kill(server, signal.SIGKILL)
     begin = time.monotonic()
-    wait_for(lambda: "connected again" in cluster.package_log("node1", "db"), "the link", SOON)
+    wait_for(lambda: "connected again" in cluster.package_log("node1", "db"), "the link")
     seconds = time.monotonic() - begin
     cluster.disk.order("db", 5)  # and its end is noticed as ever
-    wait_for(lambda: cluster.disk.starts("db") == 2, "a restart", SOON)
+    cluster.disk.wait_starts("db", 2)
     it.wait_at("node1")
     assert (cluster.failures("db"), cluster.failures("web")) == (1, 0)
-    assert it.pid("web") == it.pids["web"]
+    assert cluster.disk.pid("web") == it.pids["web"]
     return seconds
 
 
@@ -146,9 +185,55 @@ def manager_is_killed(cluster: Cluster) -> float:
     (manager,) = cluster.processes_in("node1", "--app db")
     os.kill(manager, signal.SIGKILL)
     begin = time.monotonic()
-    wait_for(lambda: cluster.failures("db") == 1, "the failure", SOON)
-    wait_for(lambda: cluster.disk.starts("db") == 2, "a restart", SOON)
+    wait_for(lambda: cluster.failures("db") == 1, "the failure")
+    cluster.disk.wait_starts("db", 2)
     return it.recovery("node1", begin)
+
+
+def guest_migrates(cluster: Cluster) -> float:
+    """There and back: nothing is stopped, and nothing has failed."""
+    it = Package(cluster, allow_migrate="true")
+    machine = cluster.guest_machine("vm1")
+    begin = time.monotonic()
+    for standby, node in (("on", "node2"), ("off", "node1")):
+        cluster.run("crm_attribute", "--node", "node1", "--name", "standby", "--update", standby)
+        it.wait_at(node)
+        seconds = time.monotonic() - begin
+        cluster.settle()
+        assert it.living() == it.pids
+        assert cluster.guest_machine("vm1") is machine
+        assert "detached: the application runs on" in cluster.package_log("node1", "db")
+        begin = time.monotonic()
+    assert (cluster.failures("db"), cluster.failures("web")) == (0, 0)
+    cluster.disk.order("db", 3)
+    cluster.disk.wait_starts("db", 2)
+    it.wait_at("node1")
+    assert cluster.failures("db") == 1
+    return seconds
+
+
+def somebody_works_on_it(cluster: Cluster) -> float:
+    """Under maintenance it may be stopped in the guest, and the cluster does nothing."""
+    it = Package(cluster)
+    guest = cluster.guest_machine("vm1")
+    control = (PROGRAMS / "cmappctl", "--socket", "/run/cmappd/control.sock")
+    guest.run(*control, "maintenance", "db", "on", "--reason", "new disks")
+    guest.run(*control, "stop", "db")
+    assert not cluster.disk.pids("db")
+    time.sleep(3)  # in which a cluster that were to react had done so
+    cluster.settle()
+    assert cluster.is_at("node1", *it.all)
+    assert not cluster.disk.pids("db")
+    guest.run(*control, "start", "db")
+    guest.run(*control, "maintenance", "db", "off")
+    it.wait_at("node1")
+    assert (cluster.failures("db"), cluster.disk.starts("db")) == (0, 2)
+    begin = time.monotonic()
+    cluster.disk.order("db", 3)
+    cluster.disk.wait_starts("db", 3)
+    it.wait_at("node1")
+    assert cluster.failures("db") == 1
+    return time.monotonic() - begin
 
 
 def node_is_put_on_standby(cluster: Cluster) -> float:
@@ -174,9 +259,9 @@ def cluster_is_stopped_unmanaged(cluster: Cluster) -> float:
     cluster.run("crm_attribute", "--name", "maintenance-mode", "--delete")
     cluster.settle()
     seconds = it.recovery("node1", begin)
-    assert {each: it.pid(each) for each in it.apps} == it.pids
+    assert it.living() == it.pids
     cluster.disk.order("db", 3)
-    wait_for(lambda: cluster.disk.starts("db") == 2, "a restart", SOON)
+    cluster.disk.wait_starts("db", 2)
     it.wait_at("node1")
     assert cluster.failures("db") == 1
     return seconds
@@ -212,8 +297,12 @@ SCENARIOS: tuple[Scenario, ...] = (
     node_is_cut_off,
     guest_freezes,
     guest_is_cut_off,
+    guest_ends_it_alone,
+    guest_may_not_end_it,
     server_is_killed,
     manager_is_killed,
+    guest_migrates,
+    somebody_works_on_it,
     node_is_put_on_standby,
     cluster_is_stopped_unmanaged,
     cleanup_allows_a_node_again,

@@ -1,4 +1,4 @@
-"""docs/pacemaker.md says what can be done: its resources are loaded and its commands run."""
+"""docs/pacemaker.md says what can be done: its resources are loaded, and its commands run."""
 
 import re
 import shlex
@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.guests import PROGRAMS
 from tests.cluster.machines import wait_for
-from tests.cluster.resources import vm
-from tests.cluster.scenarios import SOON
+from tests.cluster.resources import OTHER, prefers, stays, vm
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pacemaker.md").read_text()
-RESOURCES, CONSTRAINTS = re.findall(r"^```xml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[:2]
-COMMANDS = re.findall(r"^ {4,}((?:crm_|cmappmgr).*)$", PAGE, re.MULTILINE)
+XML = re.compile(r"^```xml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+GROUP, CONSTRAINTS, ROAMER = XML.findall(PAGE)
+COMMANDS = re.findall(r"^ {4,}((?:crm_|cmappmgr|cmappctl).*)$", PAGE, re.MULTILINE)
+ALL = ("vm1", "web", "db")
 
 
 def with_a_stand_in(resources: str) -> str:
@@ -30,33 +32,67 @@ def inner(element: str) -> str:
     return element.partition(">")[2].rpartition("<")[0]
 
 
-def test_the_example_runs_and_so_do_the_commands(cluster: Cluster) -> None:
-    cluster.declare("vm1", "web", "db")
-    cluster.load(inner(with_a_stand_in(RESOURCES)))
-    wait_for(lambda: set(cluster.active()) == {"vm1", "web", "db"}, "the example", SOON)
+def run(cluster: Cluster, command: str) -> None:
+    """Run a command of the page where it belongs, and wait for what comes of it."""
+    program, *words = shlex.split(command)
+    if program == "cmappctl":
+        control = (PROGRAMS / program, "--socket", "/run/cmappd/control.sock")
+        cluster.guest_machine("vm1").run(*control, *words)
+    else:
+        cluster.run(program, *words)
     cluster.settle()
-    assert len(COMMANDS) >= 8
+
+
+def test_the_example_runs_and_no_command_of_the_page_does_harm(cluster: Cluster) -> None:
+    cluster.declare("vm1", "web", "db")
+    cluster.load(inner(with_a_stand_in(GROUP)), prefers("package1", "node1"))
+    cluster.wait_at("node1", *ALL)
+    machine = cluster.guest_machine("vm1")
+    before = {app: cluster.disk.pid(app) for app in ("web", "db")}
+    ran = []
     for command in COMMANDS:
-        cluster.run(*shlex.split(command))
-        cluster.settle()
-    wait_for(lambda: set(cluster.active()) == {"vm1", "web", "db"}, "the example", SOON)
+        run(cluster, command)
+        ran.append(command.split()[0])
+        if " --move " in command:
+            cluster.wait_at("node2", *ALL)
+    cluster.wait_at("node1", *ALL)
+    assert {"crm_resource", "crm_attribute", "cmappmgr", "cmappctl"} == set(ran)
+    assert {app: cluster.disk.pid(app) for app in before} == before
+    assert cluster.guest_machine("vm1") is machine
     assert (cluster.failures("db"), cluster.failures("web")) == (0, 0)
 
 
 def test_independent_applications_die_alone_and_take_the_vm_along(cluster: Cluster) -> None:
-    """Each restart leaves the other application alone; at the threshold the VM follows."""
+    """Each restart leaves the other application alone; at the threshold the VM goes along."""
     cluster.declare("vm1", "web", "db")
-    members = re.findall(r"<primitive.*?</primitive>", with_a_stand_in(RESOURCES), re.DOTALL)
+    members = re.findall(r"<primitive.*?</primitive>", with_a_stand_in(GROUP), re.DOTALL)
     cluster.load("".join(members), inner(CONSTRAINTS))
-    wait_for(lambda: set(cluster.active()) == {"vm1", "web", "db"}, "the example", SOON)
+    wait_for(lambda: set(cluster.active()) == set(ALL), "the example")
     cluster.settle()
-    ((node,),) = {tuple(nodes) for nodes in cluster.active().values()}
-    (pid,) = cluster.disk.pids("db")
+    ((node,),) = set(map(tuple, cluster.active().values()))
+    pid = cluster.disk.pid("db")
     cluster.disk.order("web", 3)
-    wait_for(lambda: cluster.disk.starts("web") == 2, "a restart", SOON)
-    cluster.wait_at(node, "vm1", "web", "db")
-    assert cluster.disk.pids("db") == [pid]
+    cluster.disk.wait_starts("web", 2)
+    cluster.wait_at(node, *ALL)
+    assert cluster.disk.pid("db") == pid
     cluster.settle()
+    for command in COMMANDS:
+        if "allow-migrate" in command:
+            run(cluster, command)
     cluster.disk.order("web", 3)
-    other = "node2" if node == "node1" else "node1"
-    cluster.wait_at(other, "vm1", "web", "db", seconds=SOON)
+    cluster.wait_at(OTHER[node], *ALL)
+    assert cluster.disk.pid("db") == pid
+
+
+def test_an_application_with_two_guests(cluster: Cluster) -> None:
+    for guest in ("vm1", "vm2"):
+        cluster.declare(guest, "db")
+    cluster.load(
+        vm("vm1") + vm("vm2") + ROAMER,
+        stays("vm1", "node1") + stays("vm2", "node2") + prefers("db", "node1"),
+    )
+    cluster.wait_at("node1", "vm1", "db")
+    cluster.run("crm_resource", "--move", "--resource", "db", "--node", "node2")
+    cluster.wait_at("node2", "vm2", "db")
+    runs = [line for line in cluster.disk.runs("db") if line.startswith("started")]
+    assert runs == ["started in vm1", "started in vm2"]

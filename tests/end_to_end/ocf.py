@@ -19,10 +19,12 @@ Result = tuple[int, str]  # the exit code, and all that was said
 class Agent:
     """A resource: the agent with its parameters, and where it keeps what it knows."""
 
-    def __init__(self, scene: Scene, app: str = "db", **parameters: str) -> None:
-        self.folder = scene.folder / "rsctmp"
+    def __init__(
+        self, scene: Scene, app: str = "db", node: str = "node1", **parameters: str
+    ) -> None:
+        self.folder = scene.folder / node
         self.folder.mkdir(exist_ok=True)
-        self.log = scene.folder / f"resource-{app}.log"
+        self.log = scene.folder / f"{node}-{app}.log"
         self._state = self.folder / f"cmappd-{app}"
         given = {
             "app": app,
