@@ -123,7 +123,7 @@ class Machine:
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command in it to its end."""
         return subprocess.run(
-            [*self._enter(), *map(str, words)],
+            [*self.entered(), *map(str, words)],
             capture_output=True,
             text=True,
             check=check,
@@ -131,7 +131,8 @@ class Machine:
             stdin=subprocess.DEVNULL,
         )
 
-    def _enter(self) -> Sequence[str]:
+    def entered(self) -> Sequence[str]:
+        """The words before a command that runs in it."""
         names = ("--net", "--mount", "--ipc", "--uts", "--pid")
         return ("nsenter", "--target", str(self._init), *names, "--")
 
