@@ -84,6 +84,9 @@ class Hypervisor:
 
     def _answer(self, action: str, name: str, node: str, target: str) -> int:
         if action == "off":
+            asker = self._nodes.get(node)
+            if asker is None or asker.is_cut:  # power switches are reached by the network, too
+                return FAILED
             self.fenced.append(name)
             self._power_off(name)
             return OK
@@ -120,6 +123,6 @@ class Hypervisor:
         for vm in self.vms.values():
             if vm.node == node:
                 vm.stop()
-        machine = self._nodes.pop(node, None)
-        if machine is not None:
-            machine.kill()
+        if node in self._nodes:
+            self._nodes[node].kill()
+            del self._nodes[node]

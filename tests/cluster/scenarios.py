@@ -115,9 +115,8 @@ def node_is_cut_off(cluster: Cluster) -> float:
     it = Package(cluster)
     cluster.cut("node1")
     begin = time.monotonic()
-    wait_for(lambda: len(cluster.nodes) == 1, "the fencing")
-    (left,) = cluster.nodes
-    return it.recovery(left, begin)
+    wait_for(lambda: cluster.hypervisor.fenced == ["node1"], "the fencing")
+    return it.recovery("node2", begin)
 
 
 class Roamer:

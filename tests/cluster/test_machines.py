@@ -58,11 +58,13 @@ def test_machines_reach_each_other_and_a_cut_link_carries_nothing(tmp_path: Path
             assert two.run(sys.executable, "-c", connect, check=False).returncode != 0
             two.mend()
             two.run(sys.executable, "-c", connect)
+        pids = [pid for machine in machines for pid in machine.pids()]
     finally:
         for machine in machines:
             machine.kill()
         switch.close()
-    assert not any(pid for machine in machines for pid in machine.pids())
+    assert pids
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
 def test_after_a_kill_of_the_tests_nothing_is_left(tmp_path: Path) -> None:
