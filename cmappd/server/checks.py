@@ -53,7 +53,7 @@ class Checks:
         if not self._unable:
             self._unable = True
             defect = None if isinstance(error, OSError) else error
-            self._world.log.error("%s: %s", self._name, self.output, exc_info=defect)
+            self._world.log_of(self._name).error("%s", self.output, exc_info=defect)
         self._post(Checked(run, None, self.output))
 
     def heed(self, app: App) -> None:

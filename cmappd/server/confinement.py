@@ -94,7 +94,7 @@ class Confinement:
         self._asked = resources
         self.problem = self._limit_live(resources)
         if self.problem:
-            self._world.log.warning("%s: resources: %s", self._name, self.problem)
+            self._world.log_of(self._name).warning("resources: %s", self.problem)
 
     def _limit_live(self, resources: Resources) -> str:
         if self._cgroup is None:
@@ -186,7 +186,7 @@ class Confinement:
             self.remove()
             if limited:
                 raise LaunchError(str(error)) from error
-            self._world.log.warning("%s: %s", self._name, error)
+            self._world.log_of(self._name).warning("%s", error)
         self._look_for_count()
 
     def _put(self, process: Identity, limited: bool) -> None:
@@ -197,7 +197,7 @@ class Confinement:
             if limited:  # it waits at the gate, and never gets through
                 send(process, signal.SIGKILL)
                 raise LaunchError(f"its resources cannot be limited: {error}") from error
-            self._world.log.warning("%s: not in its cgroup: %s", self._name, error)
+            self._world.log_of(self._name).warning("not in its cgroup: %s", error)
 
 
 def resources_of(definition: Application) -> Resources:

@@ -86,7 +86,7 @@ class Deathwatch:
         """Post that a command has ended, and whether anybody is left of its tree."""
         if part in (Part.STOP, Part.AFTER) and status.code != 0:
             text = status_text(status) or "an unknown status"
-            self._world.log.warning("%s: %s ended with %s", self._name, part, text)
+            self._world.log_of(self._name).warning("%s ended with %s", part, text)
         kills = self._confinement.oom_kills  # before the cgroup goes
         try:
             empty = self._is_empty(run, part)

@@ -34,7 +34,7 @@ class Keeper:
             self._world.store.save(self._record(app, custody, runner, notes))
         except OSError as error:
             if not notes.unsaved:
-                self._world.log.error("%s: cannot keep its record: %s", app.name, error.strerror)
+                self._world.log_of(app.name).error("cannot keep its record: %s", error.strerror)
             notes.unsaved = f"cannot keep its record: {error.strerror}"
             return
         notes.unsaved = ""

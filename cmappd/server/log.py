@@ -4,8 +4,31 @@ import json
 import logging
 import sys
 import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from cmappd.core import wording
 
 LOGGER = "cmappd"
+
+LEVELS = {
+    wording.ERROR: logging.ERROR,
+    wording.WARNING: logging.WARNING,
+    wording.INFO: logging.INFO,
+}
+
+
+class AppLog(logging.LoggerAdapter[logging.Logger]):
+    """The server's log, for lines about one application."""
+
+    def __init__(self, log: logging.Logger, app: str) -> None:
+        super().__init__(log, {"app": app})
+        self._app = app
+
+    def process(
+        self, msg: object, kwargs: MutableMapping[str, Any]
+    ) -> tuple[str, MutableMapping[str, Any]]:
+        return f"{self._app}: {msg}", {**kwargs, "extra": self.extra}
 
 
 class _Text(logging.Formatter):

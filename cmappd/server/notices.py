@@ -71,7 +71,7 @@ class Notices:
             owner = os.lstat(self._path)
             self._listen(run, (owner.st_uid, owner.st_gid))
         except (CmappdError, OSError) as error:
-            self._world.log.error("%s: cannot hear its notifications: %s", self._name, error)
+            self._world.log_of(self._name).error("cannot hear its notifications: %s", error)
             return False
         return True
 
@@ -108,9 +108,9 @@ class Notices:
                 self._told(run, word)
             elif not self._refused:
                 self._refused = True
-                self._world.log.warning(
-                    "%s: not heeded: a notification of process %d, which is gone or not of its"
-                    " tree (more are not logged)", self._name, pid,
+                self._world.log_of(self._name).warning(
+                    "not heeded: a notification of process %d, which is gone or not of its tree"
+                    " (more are not logged)", pid,
                 )  # fmt: skip
 
         loop, given = asyncio.get_running_loop(), self._world.given.take(self._mark)

@@ -59,7 +59,7 @@ class Output:
         try:
             self._open(definition)
         except CmappdError as error:
-            self._world.log.error("%s: its log cannot be read on: %s", self._name, error)
+            self._world.log_of(self._name).error("its log cannot be read on: %s", error)
 
     def read(self, definition: Application, lines: int, limit: int) -> str:
         """The last lines of the log, also of one that nothing has been written to yet.

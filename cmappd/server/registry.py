@@ -84,7 +84,7 @@ class Registry:
         try:
             app = record.app(definition)
         except RecordError as error:
-            self._world.log.error("%s: its record is of no use: %s", name, error)
+            self._world.log_of(name).error("its record is of no use: %s", error)
             return
         supervisor = self._revive(app, record)
         self._begin(supervisor)
@@ -135,8 +135,8 @@ class Registry:
         remove_fifos(world.state_directory, self._supervisors.keys() | world.leftovers.keys())
         for name, runs in world.leftovers.items():
             left = [one for members in runs.values() for one in members]
-            what = "" if name in self._supervisors else ", which is not defined here"
-            world.log.error("%s%s: %s", name, what, still_there(left))
+            what = "" if name in self._supervisors else "it is not defined here: "
+            world.log_of(name).error("%s%s", what, still_there(left))
 
     def _begin(self, supervisor: Supervisor) -> None:
         name = supervisor.app.name

@@ -74,7 +74,7 @@ class Runner:
             process = self._launch(run, part, definition)
         except (CmappdError, OSError) as error:
             if part in (Part.STOP, Part.AFTER):  # of the others it is the result
-                self.world.log.warning("%s: %s: %s", self.name, part, error)
+                self.world.log_of(self.name).warning("%s: %s", part, error)
             self.post(NotLaunched(run, str(error)[:DETAIL_LENGTH], part))
             return
         self._plant(run, part, process)
@@ -155,8 +155,8 @@ class Runner:
         """It has another main process from now on, if that is one of its processes."""
         stat = read_stat(pid)
         if stat is None or not stat.alive or not self.world.forest.has(run, pid):
-            self.world.log.warning(
-                "%s: not heeded: MAINPID=%d is none of its processes", self.name, pid
+            self.world.log_of(self.name).warning(
+                "not heeded: MAINPID=%d is none of its processes", pid
             )
         elif not self._main_is_known:
             self._search.tell(run, stat.identity)

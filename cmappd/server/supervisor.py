@@ -30,12 +30,14 @@ from cmappd.core.events import (
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus, Ended, State
 from cmappd.core.state import REST, Cause, Goal, Part, Phase
+from cmappd.core.wording import INFO
 from cmappd.server import adoption
 from cmappd.server.custody import Custody
 from cmappd.server.desk import Desk, turn_away
 from cmappd.server.inbox import Inbox
 from cmappd.server.items import Item, Mended, Needed, Parted, Said, Stirred
 from cmappd.server.keeper import Keeper
+from cmappd.server.log import LEVELS
 from cmappd.server.narration import narrate
 from cmappd.server.runner import Runner
 from cmappd.server.status import Notes, describe
@@ -137,7 +139,8 @@ class Supervisor:
             self._let_time_pass()
             self._desk.publish()
         except Exception:  # one application's trouble stays its own
-            self._world.log.exception("%s: cannot handle %r", self.app.name, item)
+            log = self._world.log_of(self.app.name)
+            log.exception("cannot handle %r", item)
 
     def _take(self, item: Item | None) -> None:
         match item:
@@ -212,7 +215,7 @@ class Supervisor:
         if self.app.phase is not before.phase:
             self._world.dependencies.changed(self.app)
         for line in narrate(before, self.app, now):  # the cluster does not wait for our log
-            self.log(line)
+            self.log(*line)
 
     def _act(self, action: Action) -> None:
         definition = self.app.definition
@@ -282,9 +285,9 @@ class Supervisor:
         """Keep what is to survive us, if it has changed; or ``always``, with all that is known."""
         self._keeper.save(self.app, self.custody, self.runner, self.notes, always=always)
 
-    def log(self, text: str) -> None:
+    def log(self, text: str, severity: int = INFO) -> None:
         """Write a line about it to the server's log."""
-        self._world.log.info("%s: %s", self.app.name, text, extra={"app": self.app.name})
+        self._world.log_of(self.app.name).log(LEVELS[severity], "%s", text)
 
     # What others see -----------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from cmappd.server.dependencies import Dependencies
 from cmappd.server.leftovers import Leftovers
+from cmappd.server.log import AppLog
 from cmappd.server.maintenance import Maintenances
 from cmappd.server.store import Store
 from cmappd.system.cgroup import Cgroup
@@ -48,6 +49,10 @@ class World:
 
     def __post_init__(self) -> None:
         self.reaper = Reaper(self._orphan_ended)
+
+    def log_of(self, app: str) -> AppLog:
+        """The log for a line about an application."""
+        return AppLog(self.log, app)
 
     def _orphan_ended(self, _pid: int) -> None:
         # The last member of a tree to end is always a child of ours, because its parents

@@ -183,13 +183,16 @@ def test_a_watchdog_that_is_not_ours_is_not_fed(tmp_path: Path, meant: str) -> N
 
 
 def test_json_log(tmp_path: Path) -> None:
-    with Guest(tmp_path, SLEEP, server='log_format = "json"').started() as guest:
+    noisy = shell("db", "exec sleep 600", autostart=True, stop={"after": ["/bin/false"]})
+    with Guest(tmp_path, noisy, server='log_format = "json"').started() as guest:
         only_app(guest)
         guest.wait_log('"app": "db"')
         assert guest.stop() == 0
     lines = [json.loads(line) for line in guest.log().splitlines()]
     assert {"time", "level", "message"} <= set.intersection(*(set(line) for line in lines))
     assert any(line.get("app") == "db" and "running" in line["message"] for line in lines)
+    # Also of what is no change of phase: not one line about it is without its name.
+    assert {line.get("app") for line in lines if line["message"].startswith("db: ")} == {"db"}
 
 
 def test_version(tmp_path: Path) -> None:
