@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from cmappd.core.config import Application, Health, Resources, Restart, Start, Stop
+from cmappd.core.config import Application, Health, Ownership, Resources, Restart, Start, Stop
 from cmappd.core.lifecycle import App
 from cmappd.core.lifecycle.app import Kind
 
@@ -54,6 +54,7 @@ def definition(
     requires: tuple[str, ...] = (),
     autostart: bool = False,
     resources: Resources | None = None,
+    on_lost: Literal["keep", "stop"] = "keep",
 ) -> Application:
     """A database, restarted by the policy after 1 s (``delay``), 2 s, 4 s, ... up to 8 s.
 
@@ -74,6 +75,7 @@ def definition(
         health=health,
         autostart=autostart,
         resources=resources or Resources(),
+        manager=Ownership(on_lost=on_lost),
     )
 
 

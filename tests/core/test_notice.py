@@ -126,6 +126,13 @@ def test_more_time_to_stop() -> None:
     assert (life.phase(), life.app.deadline) == (Phase.STOPPING, 280.0)
 
 
+def test_no_more_time_to_stop_where_another_guest_may_start_it_then() -> None:
+    life = ready(definition(ready="notify", on_lost="stop"))
+    life.at(200.0, Stop(Cause.LEASE))
+    say(life, 220.0, extend_timeout=60.0, status="flushing")
+    assert (life.run.status_text, life.app.deadline) == ("flushing", 230.0)
+
+
 def test_nothing_it_says_gives_time_to_what_runs_behind_it() -> None:
     life = ready(definition(ready="notify", commands=(0, 0, 1)))
     spawn = life.at(200.0, Exited(FIRST, ExitStatus(code=1), empty=True))

@@ -47,6 +47,8 @@ def notified_stopping(app: App, event: Notified, now: float) -> Step:
     app = _note(app, event.word)
     if live_run(app).part is Part.AFTER:  # nothing of it is left that could need more time
         return app, ()
+    if app.definition.manager.on_lost == "stop":  # by then another guest may have started it
+        return app, ()
     return _extend(app, event.word, now), ()
 
 
