@@ -20,6 +20,10 @@ class Owner(NamedTuple):
     connected: bool = True
     released: bool = False  # it has handed over: anybody may be next, and has its lease for that
 
+    def is_same(self, other: "Owner | None") -> bool:
+        """Whether that is the same instance of a manager, which may have been heard since."""
+        return other is not None and (self.name, self.instance) == (other.name, other.instance)
+
     def refreshed(self, now: float) -> "Owner":
         """The owner after a word from it."""
         return self._replace(heard=now)

@@ -21,13 +21,14 @@ from cmappd.core.messages import (
 from cmappd.core.messages import Restart as AskRestart
 from cmappd.core.messages import Start as AskStart
 from cmappd.core.messages import Stop as AskStop
+from cmappd.core.ownership import Owner
 from cmappd.core.state import Cause, Goal
 from cmappd.errors import CmappdError
 from cmappd.server.custody import Custody, Link
 from cmappd.server.items import Said
 from cmappd.server.maintenance import Maintenances, announced
 from cmappd.server.status import Notes
-from cmappd.server.waiting import Waiting, WaitingRoom
+from cmappd.server.waiting import MAX_WAITING, Waiting, WaitingRoom
 
 
 class Served(Protocol):
@@ -62,7 +63,8 @@ class Desk:
         self._served = served
         self._maintenances = maintenances
         self._waiting = WaitingRoom()
-        self._detaching: list[tuple[Link, int]] = []  # who waits for the owner to hand over
+        # Who waits for which owner to hand over.
+        self._detaching: list[tuple[Link, int, Owner]] = []
         self._published: tuple[object, ...] = ()
 
     def hear(self, link: Link, message: Message) -> None:
@@ -102,7 +104,7 @@ class Desk:
     def close(self, why: tuple[str, str]) -> None:
         """Nobody may wait in vain for an answer; ``why`` is a reason and a text."""
         self._waiting.dismiss(*why)
-        for link, seq in self._detaching:
+        for link, seq, _owner in self._detaching:
             link.send(Refused(seq, *why))
 
     def publish(self) -> None:
@@ -147,24 +149,33 @@ class Desk:
         served.save()
 
     def _detach(self, link: Link, message: Detach) -> None:
-        served = self._served
+        served, owner = self._served, self._served.custody.owner
+        if len(self._detaching) >= MAX_WAITING:
+            link.send(Refused(message.seq, "busy", f"too many requests wait for '{message.app}'"))
+            return
         answer = served.custody.detach(link, message)
+        if answer is None and owner is not None:
+            self._detaching.append((link, message.seq, owner))
         if answer is None:
-            self._detaching.append((link, message.seq))
             return
         served.save()
         link.send(answer)
 
     def _answer_detaching(self) -> None:
-        """Whoever asked the owner to hand over is answered when it has; or is gone."""
-        custody = self._served.custody
-        if not self._detaching or custody.link is not None:
-            return
-        custody.hand_over()  # also where the owner went without a word
-        self._served.save()
-        for link, seq in self._detaching:
-            link.send(Done(seq, f"'{self._served.app.name}' is owned by nobody any more"))
+        """Whoever asked the owner to hand over is answered when it has; or is gone, or another."""
+        custody, detaching = self._served.custody, self._detaching
         self._detaching = []
+        for one in detaching:
+            link, seq, asked = one
+            is_owner = asked.is_same(custody.owner)
+            if is_owner and custody.link is not None:
+                self._detaching.append(one)
+                continue
+            if is_owner:  # it went without a word
+                custody.hand_over()
+                self._served.save()
+            text = f"the manager that owned '{self._served.app.name}' does not any more"
+            link.send(Done(seq, text))
 
     def _maintain(self, link: Link, message: Maintain) -> None:
         served = self._served

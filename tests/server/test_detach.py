@@ -10,6 +10,7 @@ from cmappd.core.messages import Detach, Done, Ended, Leave, Refused, Release, S
 from cmappd.core.state import Cause, Phase
 from cmappd.server.items import Parted, Said
 from cmappd.server.supervisor import Supervisor
+from cmappd.server.waiting import MAX_WAITING
 from tests.server.ground import Ground, Recorder, until
 from tests.server.test_supervisor import SLEEP, leased, owned, play, running
 
@@ -111,5 +112,33 @@ def test_what_nobody_owns_need_not_be_handed_over(tmp_path: Path) -> None:
     async def scene(made: Ground, db: Supervisor) -> None:
         other = Recorder("vmhost1")
         assert isinstance(await other.ask(db, Detach(other.next(), "db")), Done)
+
+    play(tmp_path, SLEEP, scene)
+
+
+@pytest.mark.parametrize("name", ["vmhost1", "vmhost2"])
+def test_who_takes_over_meanwhile_was_not_asked_and_keeps_it(tmp_path: Path, name: str) -> None:
+    async def scene(made: Ground, db: Supervisor) -> None:
+        manager, other, third = await owned(db), Recorder("vmhost1"), Recorder(name)
+        ask = Detach(other.next(), "db")
+        db.post(Said(other, ask))
+        await until(lambda: manager.heard(Leave))
+        assert isinstance(await third.claim(db, takeover=True), State)
+        assert isinstance(await until(lambda: other.answer(ask.seq)), Done)
+        db.post(Parted(third))
+        await until(lambda: db.custody.link is None)
+        assert db.status().owner == name
+
+    play(tmp_path, SLEEP, scene)
+
+
+def test_so_many_may_wait_and_no_more(tmp_path: Path) -> None:
+    async def scene(made: Ground, db: Supervisor) -> None:
+        manager, other = await owned(db), Recorder("vmhost1")
+        for _ in range(MAX_WAITING):
+            db.post(Said(other, Detach(other.next(), "db")))
+        assert isinstance(await other.ask(db, Detach(other.next(), "db")), Refused)
+        await manager.ask(db, Release(manager.next(), handover=True))
+        await until(lambda: len(other.heard(Done)) == MAX_WAITING)
 
     play(tmp_path, SLEEP, scene)
