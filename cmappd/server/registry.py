@@ -27,6 +27,8 @@ class Registry:
         self._world = world
         self._supervisors: dict[str, Supervisor] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # Of what has left and may be back: no run id of this epoch is used again.
+        self._serials: dict[str, int] = {}
         self.config = config
         for name, record in records.items():
             self._resume(name, record)
@@ -123,7 +125,8 @@ class Registry:
             supervisor.take_up(main)
             self._begin(supervisor)
             return
-        supervisor = Supervisor(self._world, App(name, self._world.epoch, definition))
+        fresh = App(name, self._world.epoch, definition, serial=self._serials.pop(name, 0))
+        supervisor = Supervisor(self._world, fresh)
         self._begin(supervisor)
         held = self._world.ending or supervisor.app.maintenance is not None
         if definition.autostart and not held:
@@ -151,6 +154,7 @@ class Registry:
         await supervisor.live()
         name = supervisor.app.name
         del self._supervisors[name]
+        self._serials[name] = supervisor.app.serial
         self._world.dependencies.leave(name)
         if not self._world.ending:
             self._world.store.forget(name)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from cmappd.core import events
 from cmappd.core.messages import Ack, Claim, Done, Ended, Refused, Release, State, Stop
 from cmappd.core.state import Cause, Phase
 from cmappd.server import registry as registry_module
@@ -113,6 +114,20 @@ def test_an_application_that_is_removed_and_added_again_is_there(tmp_path: Path)
         await asyncio.sleep(0)
         await until(lambda: not made.find("db").app.removed)
         assert await running(made, "db") == pid
+
+    play(tmp_path, DB, scene)
+
+
+def test_a_run_id_is_not_used_again_by_what_is_added_again(tmp_path: Path) -> None:
+    async def scene(made: Ground) -> None:
+        await running(made, "db")
+        first = made.find("db").status().run
+        made.apply("")
+        made.find("db").post(events.Stop(Cause.OPERATOR))
+        await until(lambda: names(made) == [])
+        made.apply(DB)
+        await running(made, "db")
+        assert made.find("db").status().run != first
 
     play(tmp_path, DB, scene)
 
