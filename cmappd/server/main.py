@@ -150,7 +150,7 @@ def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Re
     files.private_directory(state)
     lock = _lock(os.path.join(state, "lock"), given)
     become_supervisor()
-    limits.raise_open_files()
+    limits.raise_open_files(given.open_files)
     epoch, boot_id = secrets.token_hex(4), _boot_id()
     store = Store(state, boot_id)
     records, refused = store.load()

@@ -14,6 +14,7 @@ from cmappd.server.listeners import Listeners
 from cmappd.server.registry import Registry
 from cmappd.server.world import World
 from cmappd.system.handover import execute, own_command
+from cmappd.system.limits import open_files_at_the_start
 from cmappd.system.notify import notify
 from cmappd.system.signals import Signals
 from cmappd.system.watch import Watcher
@@ -42,7 +43,7 @@ async def hand_over(
     signals.pass_on()
     name, fd = lock
     try:
-        execute(own_command(), {**passed, name: [fd]})
+        execute(own_command(), {**passed, name: [fd]}, open_files_at_the_start())
     except OSError as error:
         world.log.critical("cannot execute the new cmappserver: %s; ending", error)
         os._exit(1)

@@ -19,12 +19,18 @@ def own_command(*more: str) -> tuple[str, ...]:
     return (sys.executable or sys.orig_argv[0], *sys.orig_argv[1:], *more)
 
 
-def execute(command: tuple[str, ...], passed: Mapping[str, Sequence[int]]) -> NoReturn:
-    """Become this program, with these descriptors and the environment. Raises OSError."""
+def execute(
+    command: tuple[str, ...], passed: Mapping[str, Sequence[int]], open_files: int | None
+) -> NoReturn:
+    """Become this program, with these descriptors and the environment. Raises OSError.
+
+    ``open_files`` is the limit of those that this one was started with.
+    """
     for fds in passed.values():
         for fd in fds:
             os.set_inheritable(fd, True)
-    meant = {"pid": os.getpid(), "passed": {name: list(fds) for name, fds in passed.items()}}
+    numbers = {name: list(fds) for name, fds in passed.items()}
+    meant = {"pid": os.getpid(), "passed": numbers, "open_files": open_files}
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
@@ -35,8 +41,9 @@ def execute(command: tuple[str, ...], passed: Mapping[str, Sequence[int]]) -> No
 class Handover:
     """What this program was given by the one before it; nothing, after a usual start."""
 
-    def __init__(self, passed: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, passed: Mapping[str, Sequence[int]], open_files: int | None = None) -> None:
         self._passed = {name: list(fds) for name, fds in passed.items()}
+        self.open_files = open_files  # the limit that was in force before it was raised
 
     def has(self, name: str) -> bool:
         """Whether there is something of this name to be taken."""
@@ -61,8 +68,9 @@ def receive() -> Handover:
     """
     text = os.environ.pop(VARIABLE, "")
     meant = json.loads(text) if text else {}
-    passed = meant["passed"] if meant.get("pid") == os.getpid() else {}
-    for fds in passed.values():
+    if meant.get("pid") != os.getpid():
+        return Handover({})
+    for fds in meant["passed"].values():
         for fd in fds:
             os.set_inheritable(fd, False)
-    return Handover(passed)
+    return Handover(meant["passed"], meant.get("open_files"))

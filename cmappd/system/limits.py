@@ -51,18 +51,26 @@ _spare: list[int] = []
 # Our own open files ------------------------------------------------------------------
 
 
-def raise_open_files() -> None:
+def raise_open_files(started_with: int | None = None) -> None:
     """Raise our own soft limit of open files to the hard one; call it once, early.
+
+    ``started_with`` is the soft limit of before, where that has been raised already, by the
+    program that was in our place.
 
     What is launched later gets the soft limit of before, usually 1024: select(2) breaks with
     descriptors above that, and some programs close one by one all that a limit allows.
     """
     global _started_with
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        _started_with = soft
+    _started_with = soft if started_with is None else started_with
+    if _started_with != hard:
         _hold_spare()
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def open_files_at_the_start() -> int | None:
+    """The soft limit that what is launched gets; None before `raise_open_files`."""
+    return _started_with
 
 
 def check_spare_descriptors() -> None:

@@ -6,6 +6,7 @@ and where the version on disk is of no use, nothing has changed.
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import cmappd
@@ -121,6 +123,27 @@ def test_it_stays_a_child_and_what_is_launched_then_is_clean(tmp_path: Path, dis
         assert "SigBlk:\t0000000000000000" in Path(f"/proc/{web}/status").read_text()
         assert sorted(os.listdir(f"/proc/{web}/fd")) == ["0", "1", "2"]
         assert "CMAPPD_HANDOVER" not in Path(f"/proc/{web}/environ").read_text()
+
+
+def test_what_is_launched_then_has_the_limit_of_open_files_of_the_first_start(
+    tmp_path: Path, disk: Disk
+) -> None:
+    guest = guest_of(disk, tmp_path, SLEEP + stanza("web", "/bin/sleep", "600"))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, before[1]))
+        try:
+            stack.enter_context(guest.started())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for _ in range(2):
+            upgraded(guest)
+        admin = guest.control()
+        assert isinstance(admin.ask(Start(admin.next(), "web")), Done)
+        found = {name: psutil.Process(admin.app(name).pid) for name in ("db", "web")}
+        soft = {name: one.rlimit(psutil.RLIMIT_NOFILE)[0] for name, one in found.items()}
+        assert soft == {"db": 1000, "web": 1000}
+        assert psutil.Process(guest.pid).rlimit(psutil.RLIMIT_NOFILE) == (before[1], before[1])
 
 
 @pytest.mark.parametrize("form", ["raw", "timestamps"])
