@@ -62,6 +62,7 @@ class Case:
     def __init__(self, part: Part, world: World) -> None:
         self.part = part
         self.name = part.name
+        self.keys = part.keys  # as they were last edited
         self.manager: Manager | None = None
         self.expects: Expectation | None = None
         self.up = False

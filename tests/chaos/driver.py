@@ -55,6 +55,8 @@ class Chaos:
         self.frozen_until = 0.0  # cmappserver
         self.replaced = 0.0  # when it was, by an upgrade
         self.main_is_broken = False
+        self.broken_until = 0.0  # an application's file
+        self.upgrade_began = 0.0
         self.upgrading: subprocess.Popen[bytes] | None = None
         self.leaving: list[tuple[Manager, frozenset[int]]] = []
         self.errands: list[Errand] = []
@@ -170,6 +172,10 @@ class Chaos:
                 raise Violation(f"cmappserver leaves a zombie {who}")
         if self.down_since is not None:
             self._forgive()
+
+    def look_at(self, case: Case) -> None:
+        """See its tree as it is now: what came up just now was not there at the last look."""
+        case.tree = self.world.look().get(case.name, [])
 
     def now_answers(self) -> bool:
         """Whether cmappserver can act: it is alive, and not stopped."""
@@ -292,15 +298,22 @@ class Chaos:
     def _at_rest(self, case: Case) -> None:
         assert case.expects is not None
         self.tell(f"  {case.name} is at rest")
+        adopted = case.expects.adopted
         case.expects, case.up = None, False
         if self.ending:
             return
         if not case.part.managed:
-            self.control(case, "start", case.name)
-            case.expect_start("its administrator starts it")
-            self.await_errand(case)
+            # How an adopted process has ended, the kernel tells when init has waited for it. So
+            # long, at most 2 s, cmappserver takes it for running, and a start for a success.
+            delay = 3.0 if adopted else 0.0
+            self.at(delay, f"  {case.name} is started", lambda: self._start_again(case))
         else:
             case.start_at = time.monotonic() + self._chance.uniform(0, 0.5)
+
+    def _start_again(self, case: Case) -> None:
+        self.control(case, "start", case.name)
+        case.expect_start("its administrator starts it")
+        self.await_errand(case)
 
     def _manager_has_ended(self, case: Case, code: int) -> None:
         manager, expects = case.manager, case.expects
@@ -355,7 +368,7 @@ class Chaos:
             if not [one for one in case.own if one not in left]:
                 break
             time.sleep(0.02)
-            case.tree = self.world.look().get(case.name, [])
+            self.look_at(case)
         return left or case.own
 
     def _may_be_busy(self, case: Case) -> bool:
@@ -386,13 +399,16 @@ class Chaos:
     def upgrade(self) -> None:
         if self.upgrading is None:
             self.upgrading = self.stage.control("upgrade")
+            self.upgrade_began = time.monotonic() - 1
 
     def _see_upgrade(self) -> None:
-        """Whether it was replaced; one that dies over it need not have been."""
+        """Whether it was replaced."""
         process = self.upgrading
         if process is None or process.poll() is None:
             return
-        if process.returncode != 0 and not self.in_the_dark(time.monotonic() - 90):
+        # While a file is no TOML it is refused; and one that dies over it need not be replaced.
+        hindered = self.broken_until >= self.upgrade_began or self.main_is_broken
+        if process.returncode != 0 and not hindered and not self.in_the_dark(self.upgrade_began):
             raise Violation(f"cmappctl upgrade has ended with {process.returncode}")
         self.tell(f"  cmappctl upgrade has ended with {process.returncode}")
         self.upgrading, self.replaced = None, time.monotonic()

@@ -52,6 +52,8 @@ def plan(seed: str, parts: dict[str, Part]) -> Iterator[Step]:
         number += 1
         (fault,) = chance.choices(FAULTS, weights)
         names = [name for name, part in parts.items() if fault.to is not None and fault.to(part)]
+        if fault.to is not None and not names:
+            continue
         target = chance.choice(names) if names else None
         own = random.Random(f"{seed}: {number}")
         yield Step(number, fault, target, own, chance.uniform(0.0, 0.25))
@@ -98,7 +100,8 @@ def order_exit(chaos: Chaos, case: Case, chance: random.Random) -> None:
 
 
 def kill_tree(chaos: Chaos, case: Case, chance: random.Random) -> None:
-    processes = list(case.own)
+    chaos.look_at(case)
+    processes = sorted(case.own)
     chance.shuffle(processes)
     case.expect_end("SIGKILL to all of it", 128 + signal.SIGKILL)
     for one in processes:
@@ -106,6 +109,7 @@ def kill_tree(chaos: Chaos, case: Case, chance: random.Random) -> None:
 
 
 def kill_child(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    chaos.look_at(case)
     children = [one for one in case.own if one.role.startswith("child")]
     if children:
         one = chance.choice(children)
@@ -125,6 +129,7 @@ def _go_on(chaos: Chaos, main: tuple[int, int]) -> None:
 
 
 def freeze_and_stop(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    chaos.look_at(case)
     for one in case.own:
         chaos.stage.kill(one.pid, one.start, signal.SIGSTOP)
     stop_app(chaos, case, chance)
@@ -272,14 +277,15 @@ def restart_app(chaos: Chaos, case: Case, chance: random.Random) -> None:
 
 
 def edit_live(chaos: Chaos, case: Case, chance: random.Random) -> None:
-    chaos.stage.write(case.name, {**case.part.keys, "description": f"Number {chance.random()}"})
+    case.keys = {**case.keys, "description": f"Number {chance.random()}"}
+    chaos.stage.write(case.name, case.keys)
 
 
 def edit_launch(chaos: Chaos, case: Case, chance: random.Random) -> None:
-    keys = {**case.part.keys, "environment": {"NUMBER": str(chance.random())}}
-    if keys.get("reload") == "restart":
+    case.keys = {**case.keys, "environment": {"NUMBER": str(chance.random())}}
+    if case.keys.get("reload") == "restart":
         case.expect_renewal("its launch keys are changed")
-    chaos.stage.write(case.name, keys)
+    chaos.stage.write(case.name, case.keys)
 
 
 def break_file(chaos: Chaos, case: Case, chance: random.Random) -> None:
@@ -293,10 +299,9 @@ def break_file(chaos: Chaos, case: Case, chance: random.Random) -> None:
         "\0\xff",
     ]
     path.write_text(chance.choice(words))
-    name, keys = case.name, case.part.keys
-    chaos.at(
-        chance.uniform(1, 5), f"  {name}.toml is mended", lambda: chaos.stage.write(name, keys)
-    )
+    name, seconds = case.name, chance.uniform(1, 5)
+    chaos.broken_until = max(chaos.broken_until, time.monotonic() + seconds)
+    chaos.at(seconds, f"  {name}.toml is mended", lambda: chaos.stage.write(name, case.keys))
 
 
 def remove_stanza(chaos: Chaos, case: Case, chance: random.Random) -> None:
@@ -304,17 +309,17 @@ def remove_stanza(chaos: Chaos, case: Case, chance: random.Random) -> None:
     chaos.stage.stanza_file(case.name).unlink()
     seconds = chance.uniform(0.5, 3)
     case.busy_until = time.monotonic() + seconds + 2
-    name, keys = case.name, case.part.keys
-    chaos.at(seconds, f"  {name}.toml is back", lambda: chaos.stage.write(name, keys))
+    name = case.name
+    chaos.at(seconds, f"  {name}.toml is back", lambda: chaos.stage.write(name, case.keys))
 
 
 def full_log(chaos: Chaos, case: Case, chance: random.Random) -> None:
     """Its log is moved to a disk that takes nothing, and back."""
-    name, keys, seconds = case.name, case.part.keys, chance.uniform(0.5, 3)
-    full = {**keys, "log": {**keys["log"], "path": "/dev/full"}}
+    name, seconds = case.name, chance.uniform(0.5, 3)
+    full = {**case.keys, "log": {**case.keys["log"], "path": "/dev/full"}}
     chaos.logs[name].full_until = time.monotonic() + seconds
     chaos.stage.write(name, full)
-    chaos.at(seconds, f"  {name} has its log again", lambda: chaos.stage.write(name, keys))
+    chaos.at(seconds, f"  {name} has its log again", lambda: chaos.stage.write(name, case.keys))
 
 
 def full_disk(chaos: Chaos, case: Case, chance: random.Random) -> None:
