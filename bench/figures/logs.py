@@ -12,8 +12,8 @@ from bench.peers import CIRCUS, SUPERVISORD, Peer
 from bench.series import BenchError, Goal, Row, Unit, interleave
 from bench.workspace import HERE, PYTHON, TIMEOUT, Workspace
 from bench.writer import LINE
-from cmappd.system.journal import greeting
-from cmappd.system.linefile import Form, as_json, stamped
+from cmappd.system.log.journal import greeting
+from cmappd.system.log.linefile import Form, as_json, stamped
 
 LOOK = 0.01  # seconds between two looks for the end; the writer itself takes the time
 APP = "writer"

@@ -14,9 +14,9 @@ from cmappd.server.confinement import resources_of
 from cmappd.server.launches import launch_of
 from cmappd.server.load import load
 from cmappd.server.status import ends_within
-from cmappd.system import journal, syslog
 from cmappd.system.cgroup import Resources
 from cmappd.system.hierarchy import lacking
+from cmappd.system.log import journal, syslog
 
 
 def check(path: str) -> tuple[int, list[str], str]:

@@ -10,13 +10,13 @@ from cmappd.core.config.schema import Log as Settings
 from cmappd.errors import CmappdError
 from cmappd.server.launches import account_of
 from cmappd.server.world import World
-from cmappd.system import spool
-from cmappd.system.capture import Capture, Log
-from cmappd.system.journal import JournalLog
-from cmappd.system.linefile import LineFile, as_json, stamped
-from cmappd.system.logfile import LogFile
-from cmappd.system.nulllog import NullLog
-from cmappd.system.syslog import SyslogLog
+from cmappd.system.log import spool
+from cmappd.system.log.capture import Capture, Log
+from cmappd.system.log.file import LogFile
+from cmappd.system.log.journal import JournalLog
+from cmappd.system.log.linefile import LineFile, as_json, stamped
+from cmappd.system.log.null import NullLog
+from cmappd.system.log.syslog import SyslogLog
 
 TAIL_LINES = 20
 # In JSON a byte takes up to six: this, and as much of a health check, fits into one frame.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cmappd.system import logfile
+from cmappd.system.log import file as logfile
 from cmappd.system.proc import children, read_stat
 from cmappd.system.process import Launch, become_supervisor
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from cmappd.system.capture import Log
+from cmappd.system.log.capture import Log
 
 PATIENCE = 20.0
 

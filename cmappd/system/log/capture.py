@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from cmappd.errors import ConfigError
-from cmappd.system.pipes import peek
+from cmappd.system.log.pipes import peek
 
 # Bytes one application may have moved before the loop turns to the others.
 CHUNKS_PER_CALLBACK = 8

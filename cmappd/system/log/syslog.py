@@ -9,9 +9,9 @@ import socket
 import time
 from collections.abc import Callable
 
-from cmappd.system.lines import KEPT, Kept, Losses, pieces
-from cmappd.system.outlet import FIRST_DELAY, Outlet
-from cmappd.system.spool import Spool
+from cmappd.system.log.lines import KEPT, Kept, Losses, pieces
+from cmappd.system.log.outlet import FIRST_DELAY, Outlet
+from cmappd.system.log.spool import Spool
 
 SOCKET = "/dev/log"
 # What the usual daemons take at once is 8 KiB, with what stands before the line.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cmappd.system import logfile
-from cmappd.system.logfile import LogFile
+from cmappd.system.log import file as logfile
+from cmappd.system.log.file import LogFile
 from tests.system.killer import run_until_call
 from tests.system.numbered import line, lines, whole
 

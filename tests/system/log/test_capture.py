@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from cmappd.errors import ConfigError
-from cmappd.system.capture import Capture
-from cmappd.system.logfile import LogFile
-from cmappd.system.nulllog import NullLog
+from cmappd.system.log.capture import Capture
+from cmappd.system.log.file import LogFile
+from cmappd.system.log.null import NullLog
 from tests.system.numbered import line, lines, whole
 
 DEADLINE = 30.0
@@ -29,8 +29,8 @@ for n in range(first, last, 50):
 """
 SERVER = """
 import asyncio, sys
-from cmappd.system.capture import Capture
-from cmappd.system.logfile import LogFile
+from cmappd.system.log.capture import Capture
+from cmappd.system.log.file import LogFile
 loop = asyncio.new_event_loop()
 capture = Capture(loop, sys.argv[1], LogFile(sys.argv[2], 1 << 40, 1))
 print("ready", flush=True)

@@ -9,7 +9,7 @@ import contextlib
 import os
 import struct
 
-from cmappd.system.pipes import CHUNK, take
+from cmappd.system.log.pipes import CHUNK, take
 
 # Where the bytes begin that are still to be written, and what the owner notes beside that.
 _HEADER = struct.Struct("=QQQQ")

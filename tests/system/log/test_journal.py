@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cmappd.system import journal, outlet
-from cmappd.system.journal import JournalLog
+from cmappd.system.log import journal, outlet
+from cmappd.system.log.journal import JournalLog
 from tests.system.daemons import Feed, Journald, feeding
 from tests.system.killer import run_until_call
 from tests.system.numbered import lines
@@ -172,7 +172,7 @@ kill $second; wait $second || true
 WRITER = """
 import sys, time
 from pathlib import Path
-from cmappd.system.journal import JournalLog
+from cmappd.system.log.journal import JournalLog
 from tests.system.daemons import feeding
 folder = Path(sys.argv[1])
 with feeding(JournalLog("db")) as feed:

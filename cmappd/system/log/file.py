@@ -10,9 +10,9 @@ import stat
 import time
 from collections.abc import Callable
 
-from cmappd.system import logpath
-from cmappd.system.lines import KEPT, Losses
-from cmappd.system.pipes import CHUNK, peek, take
+from cmappd.system.log import backups
+from cmappd.system.log.lines import KEPT, Losses
+from cmappd.system.log.pipes import CHUNK, peek, take
 
 # Seconds between attempts on a disk that failed.
 RETRY_DELAY = 1.0
@@ -117,9 +117,9 @@ class LogFile:
 
     def reopen(self) -> None:
         """Open `path` anew, as after somebody moved it away; keep the old file if that fails."""
-        logpath.mend(self.path)
+        backups.mend(self.path)
         try:
-            fd = logpath.open_log(self.path, self._owner)
+            fd = backups.open_log(self.path, self._owner)
         except OSError as error:
             self._fail("open", error)
             return
@@ -137,7 +137,7 @@ class LogFile:
 
     def tail(self, lines: int, limit: int = KEPT, waiting: bytes = b"") -> str:
         """The last `lines` lines, at most `limit` bytes, of this file and the one before it."""
-        return logpath.tail(self.path, lines, limit)
+        return backups.tail(self.path, lines, limit)
 
     def close(self) -> None:
         """Close the file, after a last attempt to tell what was dropped."""
@@ -244,7 +244,7 @@ class LogFile:
         """What follows the last line end in the file; nothing if that is too long to carry over."""
         if not self._regular:
             return b""
-        length = min(self._size, logpath.LONGEST_CARRIED_LINE)
+        length = min(self._size, backups.LONGEST_CARRIED_LINE)
         try:
             end = os.pread(self._fd, length, self._size - length)
         except OSError:
@@ -255,7 +255,7 @@ class LogFile:
         """Start a new file; on failure go on with the present one and try again later."""
         beginning = self._unfinished_line()
         try:
-            fd = logpath.replace(self.path, self._backups, self._fd, beginning, self._owner)
+            fd = backups.replace(self.path, self._backups, self._fd, beginning, self._owner)
         except OSError as error:
             self._fail("rotate", error)
             self._rotate_at = self._retry_at

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cmappd.system import outlet, syslog
-from cmappd.system.syslog import LONGEST, SyslogLog
+from cmappd.system.log import outlet, syslog
+from cmappd.system.log.syslog import LONGEST, SyslogLog
 from tests.system.daemons import Feed, Syslogd, feeding
 from tests.system.killer import run_until_call
 
@@ -139,7 +139,7 @@ for _ in $(seq 500); do grep -q 'last words' "$1/messages" && break; sleep 0.02;
 """
 WRITER = """
 import sys
-from cmappd.system.syslog import SyslogLog
+from cmappd.system.log.syslog import SyslogLog
 from tests.system.daemons import feeding
 with feeding(SyslogLog("db", sys.argv[1] + "/spool")) as feed:
     for n in range(1000):

@@ -11,10 +11,10 @@ from datetime import datetime
 
 import msgspec
 
-from cmappd.system.lines import KEPT, pieces
-from cmappd.system.logfile import LogFile
-from cmappd.system.pipes import CHUNK
-from cmappd.system.spool import Spool
+from cmappd.system.log.file import LogFile
+from cmappd.system.log.lines import KEPT, pieces
+from cmappd.system.log.pipes import CHUNK
+from cmappd.system.log.spool import Spool
 
 LONGEST = 16 * 1024  # bytes of a line; a longer one is cut
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from cmappd.system.lines import KEPT, Kept
-from cmappd.system.pipes import take
+from cmappd.system.log.lines import KEPT, Kept
+from cmappd.system.log.pipes import take
 
 
 class NullLog:

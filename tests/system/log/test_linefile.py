@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cmappd.system.linefile import LONGEST, Form, LineFile, as_json, stamped
-from cmappd.system.logfile import LogFile
-from cmappd.system.spool import Spool, rescue
+from cmappd.system.log.file import LogFile
+from cmappd.system.log.linefile import LONGEST, Form, LineFile, as_json, stamped
+from cmappd.system.log.spool import Spool, rescue
 from tests.system.killer import run_until_call
 from tests.system.numbered import line, lines, whole
 

@@ -10,7 +10,7 @@ import os
 import stat
 from itertools import pairwise
 
-from cmappd.system.lines import last_lines
+from cmappd.system.log.lines import last_lines
 
 # A line that ends later than this after the end of a full file is cut.
 LONGEST_CARRIED_LINE = 65536

@@ -9,9 +9,9 @@ import os
 import socket
 from collections.abc import Callable
 
-from cmappd.system.lines import KEPT, Kept, Losses
-from cmappd.system.outlet import Outlet
-from cmappd.system.pipes import peek, take
+from cmappd.system.log.lines import KEPT, Kept, Losses
+from cmappd.system.log.outlet import Outlet
+from cmappd.system.log.pipes import peek, take
 
 SOCKET = "/run/systemd/journal/stdout"
 INFO = 6  # syslog(3); for lines that do not begin with a level of their own, such as "<3>"
