@@ -82,7 +82,7 @@ def _place(app: App) -> tuple[Phase, int | None] | None:
 
 
 def _phase(app: App, now: float) -> Line:
-    run = _run(app.run) if app.run is not None else ""
+    run = named(app.run) if app.run is not None else ""
     left = f"{app.deadline - now:.1f} s" if app.deadline is not None else ""
     match app.phase:
         case Phase.STARTING:
@@ -109,14 +109,15 @@ def _stopping(run: Run, app: App, left: str) -> Line:
     if run.status is None or run.ending not in (None, Cause.OUT_OF_MEMORY):
         why = f": {run.detail}" if run.detail else ""
         severity = INFO if run.ending in REQUESTED else WARNING
-        return Line(f"stopping ({_run(run)}); SIGKILL follows in {left}{why}", severity)
+        return Line(f"stopping ({named(run)}); SIGKILL follows in {left}{why}", severity)
     well = policy.succeeded(Cause.EXIT, run.status, app.definition.restart.success_codes)
     how = status_text(run.status) or "nobody knows how"
     text = f"its main process has ended, {how}; stopping what is left (run {run.id})"
     return Line(f"{text}; SIGKILL follows in {left}", INFO if well else WARNING)
 
 
-def _run(run: Run) -> str:
+def named(run: Run) -> str:
+    """A run, and its main process where there is one."""
     return f"run {run.id}" + (f", pid {run.pid}" if run.pid is not None else "")
 
 

@@ -1,6 +1,7 @@
 """Hot reload: the files are read again, and what they say is put in force."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from cmappd.core.config import Change, Config, Plan
@@ -29,6 +30,7 @@ class Reloader:
         # What is wrong with the listeners and the certificates.
         self.service_problems: list[str] = []
         self._shown: list[str] = []
+        self._since = NOTHING  # and what did before: the watcher is often first to see an edit
 
     async def begin(self) -> None:
         """Serve what was loaded at the start, and log what is wrong with it."""
@@ -48,7 +50,7 @@ class Reloader:
             shown = problems[:PROBLEMS_SHOWN]
             tell(Refused(seq, "usage", "\n".join([*shown, f"otherwise: {summary}"])))
         else:
-            tell(Done(seq, summary))
+            tell(Done(seq, self._since if summary == NOTHING else summary))
 
     async def reload(self) -> tuple[str, list[str]]:
         """What has changed, in a sentence, and what is wrong with the files."""
@@ -72,6 +74,7 @@ class Reloader:
         log = self._world.log
         if summary != NOTHING:
             log.info("configuration reloaded: %s", summary)
+            self._since = f"{NOTHING} now; at {time.strftime('%H:%M:%S')}: {summary}"
         if problems != self._shown:
             for problem in problems:
                 log.error("configuration: %s", problem)

@@ -38,7 +38,7 @@ from cmappd.server.inbox import Inbox
 from cmappd.server.items import Item, Mended, Needed, Parted, Said, Stirred
 from cmappd.server.keeper import Keeper
 from cmappd.server.log import LEVELS
-from cmappd.server.narration import narrate
+from cmappd.server.narration import named, narrate
 from cmappd.server.runner import Runner
 from cmappd.server.status import Notes, describe
 from cmappd.server.store import Record
@@ -268,7 +268,7 @@ class Supervisor:
         self.notes.resume(record)
         self.app = lifecycle.resume(self.app, now, heard=self.runner.notices.was_passed_on)
         if self.app.run is not None:
-            self.log(f"taken up again (run {self.app.run.id}, pid {self.app.run.pid})")
+            self.log(f"taken up again ({named(self.app.run)})")
             adoption.resume(self.runner, self.app, *record.processes)
 
     def take_up(self, main: Identity) -> None:

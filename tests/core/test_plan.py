@@ -242,6 +242,9 @@ def test_added_and_removed_applications_are_sorted() -> None:
         ("type = 'oneshot'\nstart.command = ['/x']", ("start",), ("type",)),
         ("type = 'forking'\npid_file = '/x'", (), ("type", "pid_file")),
         ("stop.command = ['/x']\nstop.after = ['/y']", ("stop",), ()),
+        ("health.watchdog = '5s'", ("health",), ("health.watchdog",)),
+        ("start.ready = 'notify'", ("start",), ("start.ready",)),
+        ("start.ready = '2s'", ("start",), ()),
         (
             "environment_file = '/x'\nno_new_privileges = true",
             (),
@@ -301,6 +304,9 @@ def test_equal_definitions_have_equal_hashes() -> None:
         ({"stop": {"after": ("/a",)}}, False),
         ({"health": {"http": "http://a"}}, False),
         ({"health": {"command": ("/a",)}}, False),
+        ({"health": {"watchdog": 5.0}}, True),
+        ({"start": {"ready": "notify"}}, True),
+        ({"start": {"ready": 2.0}}, False),
         ({"log": {"path": "/a"}}, False),
     ],
 )

@@ -85,7 +85,7 @@ def test_reload_waits_and_tells_the_outcome(scene: Scene) -> None:
     guest.define("web", "/bin/sleep", "600")
     guest.write()
     # The server may have noticed the edit by itself before it is asked.
-    assert guest.ctl("reload").stdout in ("added: web\n", "nothing has changed\n")
+    assert "added: web\n" in guest.ctl("reload").stdout
     assert guest.status("web")["phase"] == "stopped"
     guest.define("db", "/bin/sleep", "600", healt={"command": ["/bin/true"]})
     guest.write()
@@ -117,7 +117,7 @@ def test_check_finds_mistakes_without_a_server(scene: Scene) -> None:
     scene.guest.write()
     done = ctl("check", str(scene.guest.config))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith(": ok, 1 application\n")
+    assert done.stdout.splitlines()[0].endswith(": ok, 1 application")
     scene.guest.define("web", "sleep", "600")
     scene.guest.write()
     done = ctl("check", str(scene.guest.config))

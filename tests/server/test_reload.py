@@ -50,6 +50,26 @@ def test_live_keys_apply_at_once_and_touch_nothing(guest: Guest) -> None:
     guest.wait_log(r"configuration reloaded: changed: db \(description\)")
 
 
+def test_who_asks_late_is_told_what_the_watcher_has_seen_first(guest: Guest) -> None:
+    admin = guest.control()
+    before = admin.ask(Reload(admin.next()))
+    assert isinstance(before, Done)
+    assert before.text == "nothing has changed"
+    guest.write(SLEEP + OTHER)
+    guest.wait_log("configuration reloaded: added: web")
+    after = admin.ask(Reload(admin.next()))
+    assert isinstance(after, Done)
+    assert re.fullmatch(r"nothing has changed now; at \d\d:\d\d:\d\d: added: web", after.text)
+
+
+def test_a_watchdog_is_told_to_it_at_its_next_launch(guest: Guest) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    guest.write(stanza("db", "/bin/sleep", "600", health={"watchdog": "1h"}))
+    assert admin.wait_app("db", lambda status: status.restart_pending).pid == pid
+    guest.wait_log(r"changed: db \(health; at its next launch: health.watchdog\)")
+
+
 def test_a_health_check_that_is_added_is_run(guest: Guest, tmp_path: Path) -> None:
     admin = guest.control()
     pid = start(admin)

@@ -24,6 +24,7 @@ from cmappd.core.config.stanzas import (
     not_toml,
     split,
 )
+from cmappd.core.config.together import concerns_others
 from cmappd.core.config.values import BAD_NAME, NAME
 
 DEFAULT_LISTEN = "0.0.0.0:5315"
@@ -40,8 +41,8 @@ class Parsed:
     """What the files define. ``origins`` are the files of applications, of wrong ones too.
 
     ``server`` is None when the main file is unreadable, or [server] or [tls] is wrong.
-    ``unreadable`` files are not TOML, or could not be read at all. ``requiring`` are the stanzas
-    of the applications that require others: whether they can is not a question to one file.
+    ``unreadable`` files are not TOML, or could not be read at all. ``concerned`` are the stanzas
+    of the applications that are right only if others are: that is no question to one file.
     """
 
     server: Server | None
@@ -53,7 +54,7 @@ class Parsed:
     unreadable: frozenset[str]
     manager_origins: dict[str, str] = field(default_factory=dict)
     known: Known = field(default_factory=dict, repr=False, compare=False)
-    requiring: dict[str, Stanza] = field(default_factory=dict, repr=False, compare=False)
+    concerned: dict[str, Stanza] = field(default_factory=dict, repr=False, compare=False)
 
 
 def includes(main: Source) -> tuple[str, ...]:
@@ -150,10 +151,10 @@ class _Reader:
             unreadable=frozenset(self.unreadable),
             manager_origins={name: place.stanza.file for name, place in managers.items()},
             known=self._known,
-            requiring={
+            concerned={
                 name: apps[name].stanza
                 for name, definition in self._named["apps"].items()
-                if definition.requires
+                if concerns_others(definition)
             },
         )
 

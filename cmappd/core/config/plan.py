@@ -13,13 +13,13 @@ from typing import TypeVar
 
 from cmappd.core.config.parse import Parsed
 from cmappd.core.config.problems import Problem
-from cmappd.core.config.requirements import quarantine
 from cmappd.core.config.schema import Application, Manager, Server, Tls
+from cmappd.core.config.together import quarantine
 from cmappd.errors import ConfigError
 
 T = TypeVar("T")
 
-# A changed launch key waits for the next launch; a live one applies at once.
+# A changed launch key waits for the next launch; a live one applies at once. See `_told`, too.
 LAUNCH = frozenset(
     {
         "command",
@@ -84,7 +84,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The keys of an application whose values differ."""
+    """The keys of an application whose values differ; ``launch`` has some of live tables, too."""
 
     live: frozenset[str]
     launch: frozenset[str]
@@ -119,7 +119,7 @@ def settle(last: Config | None, parsed: Parsed) -> Config:
         if server is None:
             server, tls = last.server, last.tls
     assert server is not None
-    wrong = quarantine(apps, last.apps if last is not None else {}, parsed.requiring)
+    wrong = quarantine(apps, last.apps if last is not None else {}, parsed.concerned)
     problems = (*parsed.problems, *wrong)
     return Config(server, tls, managers, apps, origins, problems, manager_origins)
 
@@ -193,11 +193,23 @@ def change_of(old: Application, new: Application) -> Change:
     if old is new:
         return Change(frozenset(), frozenset())
     keys = {key for key in LAUNCH | LIVE if getattr(old, key) != getattr(new, key)}
-    return Change(LIVE & keys, LAUNCH & keys)
+    before, after = _told(old), _told(new)
+    notifying = {key for key in before | after if before.get(key) != after.get(key)}
+    return Change(LIVE & keys, (LAUNCH & keys) | notifying)
+
+
+def _told(app: Application) -> dict[str, object]:
+    """What of its live tables it is told at its launch, and not again."""
+    found: dict[str, object] = {}
+    if app.start.ready == "notify":
+        found["start.ready"] = app.start.ready
+    if app.watchdog is not None:
+        found["health.watchdog"] = app.watchdog
+    return found
 
 
 def _hash(app: Application, keys: frozenset[str]) -> str:
     # Without defaults, so that a key which a later version adds does not change every hash.
-    content = app.model_dump(mode="json", include=set(keys), exclude_defaults=True)
+    content = app.model_dump(mode="json", include=set(keys), exclude_defaults=True) | _told(app)
     text = json.dumps(content, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -289,7 +289,9 @@ class Application(Model):
         if info.data.get("type") != "oneshot" or not isinstance(start, dict):
             return start
         if "ready" in start and info.context is not None:  # it may come from a record
-            raise ValueError("must not have ready: a oneshot is, when its command has succeeded")
+            raise ValueError(
+                "must not have ready: a oneshot is ready when its command has succeeded"
+            )
         return {**start, "ready": 0.0}  # which is not to be held against its timeout
 
     @property

@@ -1,4 +1,4 @@
-"""What applications require of each other, across files and reloads."""
+"""Whether applications go together, across files and reloads: what they require, and their logs."""
 
 import pytest
 
@@ -107,3 +107,41 @@ def test_a_last_good_definition_may_close_a_circle_too() -> None:
     config = files.read("[apps.a]\ncommand = []\n", stanza("b", "a"))
     assert in_force(config) == {"a": ("b",), "b": ()}
     assert (config.problem_of("b") or "").endswith("it requires itself: b requires a requires b")
+
+
+def test_all_that_is_wrong_with_what_one_requires_is_told_at_once() -> None:
+    config = Files().read(stanza("a", "b", "nix") + stanza("b", "a"))
+    said = [problem.message for problem in config.problems if problem.app == "a"]
+    assert said == [
+        "there is no good definition of 'nix'",
+        "it requires itself: a requires b requires a",
+    ]
+
+
+def logging(name: str, path: str) -> str:
+    return f"[apps.{name}]\ncommand = ['/run']\nlog.path = '{path}'\n"
+
+
+def test_two_applications_do_not_write_to_one_log() -> None:
+    config = Files().read(logging("a", "/log/x") + logging("b", "/log/x"), logging("c", "/log/c"))
+    assert sorted(config.apps) == ["c"]
+    said = "apps.b.log.path: is the log of 'a', too: lines would be lost; choose another file"
+    assert config.problem_of("b") == f"{MAIN}:6: {said}"
+    assert config.problem_of("a") is not None
+
+
+def test_who_has_a_log_keeps_it() -> None:
+    files = Files()
+    files.read(logging("a", "/log/a") + logging("b", "/log/b"))
+    config = files.read(logging("a", "/log/b") + logging("b", "/log/b") + logging("c", "/log/a"))
+    assert {name: app.log.path for name, app in config.apps.items()} == {
+        "a": "/log/a",
+        "b": "/log/b",
+    }
+    assert {problem.app for problem in config.problems} == {"a", "c"}
+    swapped = files.read(logging("a", "/log/b") + logging("b", "/log/a"))
+    assert swapped.problems == ()
+
+
+def test_a_device_is_for_all() -> None:
+    assert Files().read(logging("a", "/dev/console") + logging("b", "/dev/console")).problems == ()

@@ -1,0 +1,84 @@
+"""Whether applications go together: a question to all of them at once.
+
+Each must be able to have what it requires, and a log of its own. A stanza that did not change can
+become wrong, or right, because another one changed. So this is asked at each reload, of what would
+be in force.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+from cmappd.core.config.problems import KeyPath, Problem, dotted
+from cmappd.core.config.schema import Application
+from cmappd.core.config.stanzas import Stanza
+
+REQUIRES, LOG_PATH = ("requires",), ("log", "path")
+DEVICES = "/dev/"  # what is there may be written to by many
+
+Apps = Mapping[str, Application]
+Wrong = tuple[str, KeyPath, str]  # the application, the key, and what is wrong with it
+
+
+def concerns_others(app: Application) -> bool:
+    """Whether it depends on the others if it is right."""
+    return bool(app.requires) or app.log.path is not None
+
+
+def quarantine(
+    apps: dict[str, Application], last: Apps, stanzas: Mapping[str, Stanza]
+) -> list[Problem]:
+    """Put back, in ``apps``, the last good definitions of those that do not go with the others.
+
+    ``stanzas`` are those of the definitions that concern others, and are none of the last good
+    ones. What has no last good definition leaves ``apps``; that may leave others without it, and
+    a definition that is put back may require other things. So it is asked until all is well,
+    which it becomes, because each time there are fewer that are new.
+    """
+    fresh = {name: stanza for name, stanza in stanzas.items() if name in apps}
+    problems = []
+    while wrong := [one for one in _wrong(apps, last) if one[0] in fresh]:
+        for name, key, text in wrong:
+            path, stanza = ("apps", name, *key), fresh[name]
+            problems.append(Problem(stanza.file, stanza.line(path), dotted(path), text, name))
+        for name in {name for name, _, _ in wrong}:
+            del apps[name], fresh[name]
+            if name in last:
+                apps[name] = last[name]
+    return problems
+
+
+def _wrong(apps: Apps, last: Apps) -> Iterator[Wrong]:
+    """The applications that ask for what cannot be, and what is wrong with that."""
+    for name, app in apps.items():
+        missing = [f"'{one}'" for one in app.requires if one not in apps]
+        if missing:
+            yield name, REQUIRES, f"there is no good definition of {', '.join(missing)}"
+    for name, circle in _circle(apps):
+        yield name, REQUIRES, f"it requires itself: {' requires '.join(circle)}"
+    yield from _shared_logs(apps, last)
+
+
+def _circle(apps: Apps) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """One circle of requirements, if there is any: as each of its members has to see it."""
+    try:
+        TopologicalSorter({name: app.requires for name, app in apps.items()}).prepare()
+    except CycleError as error:
+        members = error.args[1][:0:-1]  # the first is there twice, and requires the last
+        for at, name in enumerate(members):
+            yield name, (*members[at:], *members[:at], name)
+
+
+def _shared_logs(apps: Apps, last: Apps) -> Iterator[Wrong]:
+    """Who would write to the file of another one; what has it already may keep it."""
+    writers = defaultdict(list)
+    for name, app in apps.items():
+        if app.log.path is not None and not app.log.path.startswith(DEVICES):
+            writers[app.log.path].append(name)
+    for path, names in writers.items():
+        had = [one for one in names if one in last and last[one].log.path == path]
+        for name in names if len(names) > 1 else []:
+            if name not in had:
+                other = next(one for one in (*had, *names) if one != name)
+                text = f"is the log of '{other}', too: lines would be lost; choose another file"
+                yield name, LOG_PATH, text
