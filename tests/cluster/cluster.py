@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,12 @@ def why_not() -> str:
     missing = [program for program in NEEDED if shutil.which(program) is None]
     if missing:
         return f"needs {', '.join(missing)} (packages pacemaker, corosync and pacemaker-cli-utils)"
-    return ""
+    script = f"mount -n -t overlay overlay -o lowerdir={Path(__file__).parent}:/srv /srv"
+    namespaces = ("--net", "--mount", "--ipc", "--uts", "--pid", "--fork")
+    tried = subprocess.run(
+        ["unshare", *namespaces, "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    return f"needs namespaces and overlays: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 class Cluster:
