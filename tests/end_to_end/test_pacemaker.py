@@ -326,7 +326,7 @@ def test_a_stop_waits_for_an_application_that_takes_its_time(scene: Scene, make:
     assert agent.code("stop") == OK
     assert not scene.guest.pids("db")
     assert scene.guest.status("db")["last"]["cause"] == "manager"
-    assert "exit 0, stopped" in agent.log.read_text()  # by its manager, which was left alone
+    assert "exit 0, stopped: stopped as its manager asked" in agent.log.read_text()
 
 
 def test_a_stop_that_does_not_succeed_in_time_has_failed(scene: Scene, make: Make) -> None:
