@@ -30,6 +30,7 @@ mandir = $(datadir)/man
 completionsdir = $(datadir)/bash-completion/completions
 unitdir = $(libdir)/systemd/system
 ocfdir = /usr/lib/ocf/resource.d
+serviceguarddir = $(datadir)/cmappd/serviceguard
 PACKAGES = $(libdir)/cmappd
 
 # The programs, and the module of each.
@@ -98,6 +99,13 @@ install-files:
 	    sed 's|@bindir@|$(bindir)|' "$$unit" >"$$to" && chmod 644 "$$to" || exit 1; \
 	done
 	install -D -m 755 cluster/pacemaker/app '$(DESTDIR)$(ocfdir)/cmappd/app'
+	install -d '$(DESTDIR)$(serviceguarddir)/examples'
+	cd cluster/serviceguard && for file in *.sh examples/*; do \
+	    to='$(DESTDIR)$(serviceguarddir)'/"$$file"; \
+	    sed 's|/usr/local/bin|$(bindir)|; s|/usr/local/share|$(datadir)|' "$$file" >"$$to" && \
+	    chmod 644 "$$to" || exit 1; \
+	done
+	chmod 755 '$(DESTDIR)$(serviceguarddir)/cmappd.sh'
 	install -m 644 completions/* '$(DESTDIR)$(completionsdir)'
 	install -m 644 README.md CHANGELOG.md LICENSE docs/*.md '$(DESTDIR)$(docdir)'
 	cp -R examples/. '$(DESTDIR)$(docdir)/examples'
@@ -112,7 +120,7 @@ chmod 755 '$(DESTDIR)$(bindir)/$(1)'
 endef
 
 uninstall:
-	rm -rf '$(DESTDIR)$(PACKAGES)' '$(DESTDIR)$(docdir)'
+	rm -rf '$(DESTDIR)$(PACKAGES)' '$(DESTDIR)$(docdir)' '$(DESTDIR)$(serviceguarddir)'
 	rm -f $(foreach program,$(PROGRAMS),'$(DESTDIR)$(bindir)/$(program)')
 	cd man && rm -f $(foreach page,$(notdir $(wildcard man/*)), \
 	    '$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(page)))/$(page)')

@@ -1,11 +1,15 @@
 """What ``make install`` puts where, and that it runs from there."""
 
+import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.installed.conftest import ROOT
+
+pytestmark = pytest.mark.timeout(330)  # the first one waits for the installation
 
 PROGRAMS = ("cmappctl", "cmappmgr", "cmappserver")
 PAGES = sorted(path.name for path in (ROOT / "man").iterdir())
@@ -15,6 +19,11 @@ EXPECTED = {
     "usr/lib/systemd/system/cmappserver.service",
     "usr/lib/systemd/system/cmappmgr@.service",
     "usr/lib/ocf/resource.d/cmappd/app",
+    *(
+        f"usr/share/cmappd/{path.relative_to(ROOT / 'cluster')}"
+        for path in (ROOT / "cluster/serviceguard").rglob("*.*")
+        if path.is_file()
+    ),
     "usr/share/bash-completion/completions/cmappctl",
     "usr/share/bash-completion/completions/cmappmgr",
     *(f"usr/share/doc/cmappd/{name}" for name in ("README.md", "CHANGELOG.md", "LICENSE")),
@@ -53,6 +62,18 @@ def test_units_name_the_programs_by_their_paths(destdir: Path) -> None:
     unit = (destdir / "usr/lib/systemd/system/cmappserver.service").read_text()
     assert "\nExecStart=/usr/bin/cmappserver\n" in unit
     assert "@" not in unit
+
+
+def test_serviceguards_files_name_each_other_and_the_programs_by_their_paths(
+    destdir: Path,
+) -> None:
+    folder = destdir / "usr/share/cmappd/serviceguard"
+    assert os.access(folder / "cmappd.sh", os.X_OK)
+    texts = [path.read_text() for path in folder.rglob("*.*") if path.is_file()]
+    assert not [text for text in texts if "/usr/local" in text]
+    named = {word for text in texts for word in re.findall(r"/usr/[a-z/]+/cmapp[a-z.-]*\w", text)}
+    assert named
+    assert not [path for path in named if not Path(f"{destdir}{path}").exists()]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
