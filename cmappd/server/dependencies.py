@@ -31,6 +31,7 @@ from cmappd.server.items import Needed, Stirred
 # Seconds for one application to end after its time limits, which are kept in tasks, are over.
 MARGIN = 5.0
 DETAIL_LENGTH = 1000
+NAMED = 10  # applications in a text; it must find room in a message beside others
 
 
 class Member(Protocol):
@@ -138,7 +139,7 @@ class Dependencies:
                 return NotProvided(run, f"'{name}', which it requires, {_why(required)}")
             if required.phase is not Phase.RUNNING:
                 lacking.append(f"{name} ({required.phase})")
-        detail = ", ".join(lacking)
+        detail = _some_of(lacking)
         if not lacking:
             return Provided(run)
         return Awaited(run, detail) if detail != told else None
@@ -164,7 +165,7 @@ class Dependencies:
 
     def holding_up(self, app: App) -> str:
         """Who has to end before a yielding application is asked to; for people."""
-        return ", ".join(m.app.name for m in self._all_dependants(app.name) if _lives(m))
+        return _some_of([m.app.name for m in self._all_dependants(app.name) if _lives(m)])
 
     def _longest_stop(self, name: str) -> float:
         """Seconds that the longest chain of dependants may take to end, one after the other."""
@@ -223,6 +224,11 @@ class Dependencies:
     def _tell(self, name: str, item: Needed | Stirred) -> None:
         if name in self._members:
             self._members[name].post(item)
+
+
+def _some_of(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _lives(member: Member) -> bool:

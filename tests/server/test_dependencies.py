@@ -397,3 +397,16 @@ def test_a_stop_waits_as_long_as_the_longest_chain_may_take() -> None:
     assert patience == {"db": 70.0, "left": 35.0, "right": 35.0, "web": 0.0}
     lease = system.dependencies.patient(system.nodes["db"].app, Stop(Cause.LEASE))
     assert lease.patience == 0.0
+
+
+def test_of_very_many_some_are_named() -> None:
+    dependencies = Dependencies()
+    db = Node(App("db", "e", definition()))
+    webs = [
+        Node(App(f"web{n:03}", "e", definition(requires=("db",)), phase=Phase.RUNNING))
+        for n in range(1000)
+    ]
+    for node in (db, *webs):
+        dependencies.join(node)
+    named = [f"web{n:03}" for n in range(10)]
+    assert dependencies.holding_up(db.app) == f"{', '.join(named)} and 990 more"
