@@ -95,7 +95,7 @@ class Registry:
             return
         self._change(supervisor, definition, change_of(app.definition, definition))
         held = supervisor.app.maintenance is not None
-        if definition.autostart and record.ended_with_us and not held:
+        if definition.autostart and record.awaits_us and not held:
             supervisor.post(Start())
 
     def _revive(self, app: App, record: Record) -> Supervisor:

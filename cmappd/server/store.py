@@ -71,11 +71,13 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return self.run is not None or waits or self.undelivered is not None
 
     @property
-    def ended_with_us(self) -> bool:
-        """Whether it was stopped because cmappserver was, and not because anybody asked."""
+    def awaits_us(self) -> bool:
+        """Whether it rests because cmappserver ended, or because maintenance held it back from
+        its first start; and not because anybody asked.
+        """
         if self.run is not None:
             return self.run.ending is Cause.SHUTDOWN
-        return self.last is not None and self.last.cause is Cause.SHUTDOWN
+        return self.last is None or self.last.cause is Cause.SHUTDOWN
 
     @property
     def processes(self) -> tuple[Identity | None, Identity | None]:
