@@ -150,21 +150,20 @@ class Custody:
         self.hand_over()
         return Done(detach.seq, f"'{detach.app}' is handed over; its manager is not connected")
 
-    def heed(self, app: App) -> None:
+    def heed(self, app: App) -> bool:
         """Hold back the results while somebody works on the application.
 
-        When that is over, the result of what is at rest counts; where it was launched again,
-        what became of it before is of no consequence to anybody.
+        When that is over, the result of what is at rest counts, and is to be delivered, which is
+        the answer; where it was launched again, what became of it before is of no consequence.
         """
         held, self._held = self._held, app.maintenance is not None
-        if not held:
-            return
-        if app.phase not in REST:
+        if held and app.phase not in REST:
             self.undelivered = None
-        elif not self._held and self.undelivered is not None:
-            if self.undelivered not in self._concluded:
-                self._keep(self.undelivered)
-            self.deliver()
+        if not held or self._held or self.undelivered is None:
+            return False
+        if self.undelivered not in self._concluded:
+            self._keep(self.undelivered)
+        return True
 
     def conclude(self, result: Ended) -> None:
         """Keep the result of an application that came to rest."""

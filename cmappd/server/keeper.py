@@ -86,5 +86,5 @@ def _durable(app: App, custody: Custody, notes: Notes) -> tuple[object, ...]:
         owner = owner.refreshed(0.0)
     return (
         *(app.phase, app.goal, app.deadline, app.restarts, app.last, app.definition, told),
-        *(owner, custody.undelivered, notes.launched_as),
+        *(owner, custody.undelivered, custody.concluded, notes.launched_as),
     )

@@ -58,12 +58,12 @@ class Notes:
         self.launched_as = record.launched_as
         self.history, self.asker = record.history, record.asker
 
-    def remember(self, outcome: Outcome) -> None:
+    def remember(self, outcome: Outcome, *, launched: bool) -> None:
         """Note how a run ended; or by whom, while it waits, the next one was called off."""
         if self.history and self.history[-1].outcome.run == outcome.run:
             self.history = self.history[:-1]
         by = self.asker if outcome.cause in ASKED else ""
-        past = Past(0, outcome, time.time(), self.started, by)
+        past = Past(0, outcome, time.time(), self.started if launched else None, by)
         self.history = (*self.history, past)[-HISTORY:]
 
     def launch(self) -> None:

@@ -205,10 +205,11 @@ class Supervisor:
             event = self._world.dependencies.patient(before, event)
         self.app, actions = lifecycle.step(self.app, event, now)
         if self.app.last is not None and self.app.last is not before.last:
-            self.notes.remember(self.app.last)
+            self.notes.remember(self.app.last, launched=before.phase is not Phase.WAITING)
         if self.app.phase is not before.phase:
             self.notes.since = time.time()
-        self.custody.heed(self.app)
+        if self.custody.heed(self.app):
+            self._deliver()
         self.runner.heed(before, self.app)
         for action in actions:
             self._act(action)
@@ -241,8 +242,11 @@ class Supervisor:
             case Conclude(outcome):
                 texts = self.runner.checks.output, self.runner.output.tail()
                 self.custody.conclude(Ended(0, self.app.name, outcome, *texts))
-                self.save()  # what was told must be known after a crash, too
-                self.custody.deliver()
+                self._deliver()
+
+    def _deliver(self) -> None:
+        self.save()  # what was told must be known after a crash, too
+        self.custody.deliver()
 
     def _hear_of_others(self, item: Needed | Stirred) -> None:
         dependencies = self._world.dependencies

@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from cmappd.core.messages import Done, History, Past, Restart, Start, Stop
+from cmappd.core.messages import Done, History, Past, Refused, Reload, Restart, Start, Stop
 from cmappd.core.state import Cause, ExitStatus
-from tests.server.harness import Client, Guest, shell, wait_for
+from tests.server.harness import Client, Guest, shell, stanza, wait_for
 from tests.server.test_survival import SLEEP, claimed, crash, running
 
 CTL = "from cmappd.client.control import main; main()"
@@ -53,6 +53,21 @@ def test_who_ended_which_run_and_how(tmp_path: Path) -> None:
         assert lines[2].endswith(
             "stopped as its manager asked, SIGTERM (signal 15) (asked by vmhost1)"
         )
+
+
+def test_what_was_never_launched_has_no_start(tmp_path: Path) -> None:
+    web = stanza("web", "/bin/sleep", "600", requires=["db"])
+    with Guest(tmp_path, stanza("db", "/bin/sleep", "600") + web).started() as guest:
+        admin = guest.control()
+        assert isinstance(admin.ask(Start(admin.next(), "web")), Done)
+        assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+        admin.wait_app("web", lambda status: status.phase == "stopped")
+        guest.write(stanza("db", "/no/such/file") + web)
+        assert isinstance(admin.ask(Reload(admin.next())), Done)
+        assert isinstance(admin.ask(Start(admin.next(), "web")), Refused)
+        first, second = past(admin, "web")
+        assert first.started is not None
+        assert (second.outcome.cause, second.started) == (Cause.NOT_STARTED, None)
 
 
 def test_it_is_bounded_and_counts_restarts_by_the_guest(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from cmappd.core.messages import (
     Claim,
     Done,
     Ended,
+    Maintain,
     Poll,
     Refused,
     Restart,
@@ -236,6 +237,41 @@ def test_what_was_stopped_with_the_server_is_started_with_it(tmp_path: Path) -> 
         assert guest.stop() == 0
         guest.start()
         assert running(guest).run != before.run
+
+
+def test_what_waited_for_the_end_of_maintenance_is_started_also_if_nobody_saw_that(
+    tmp_path: Path,
+) -> None:
+    with Guest(tmp_path, stanza("db", "/bin/sleep", "600")).started() as guest:
+        admin = guest.control()
+        over = time.monotonic() + 8.0
+        assert isinstance(admin.ask(Maintain(admin.next(), "db", 8.0)), Done)
+        guest.kill()
+        guest.write(SLEEP)
+        guest.start()  # as after a reboot: it is held back
+        assert guest.control().app("db").phase == "stopped"
+        guest.kill()
+        time.sleep(max(0.0, over - time.monotonic()))
+        guest.start()
+        running(guest)
+
+
+def test_a_result_that_was_held_back_is_owed_with_its_evidence_after_a_crash(
+    tmp_path: Path,
+) -> None:
+    script = "echo the evidence; exec sleep 600"
+    with Guest(tmp_path, shell("db", script, autostart=True)).started() as guest:
+        before = running(guest)
+        manager, admin = claimed(guest), guest.control()
+        assert isinstance(admin.ask(Maintain(admin.next(), "db", 60.0)), Done)
+        os.kill(before.pid or 0, signal.SIGKILL)
+        admin.wait_app("db", lambda status: status.phase == "failed")
+        assert isinstance(admin.ask(Maintain(admin.next(), "db")), Done)
+        manager.hear(Ended)
+        crash(guest)
+        answer = guest.manager().claim("db", run=before.run)
+        assert isinstance(answer, Ended)
+        assert answer.log_tail == "the evidence\n"
 
 
 def test_the_lease_counts_from_the_last_word_before_the_crash(tmp_path: Path) -> None:
