@@ -17,13 +17,18 @@ from tests.cluster.resources import package, prefers, roaming, stays, vm
 
 
 class Package:
-    """A VM with applications as a group at node1, from its start."""
+    """A VM with applications as a group at a node, from its start."""
 
-    def __init__(self, cluster: Cluster, vm_name: str = "vm1", node: str = "node1",
-                 apps: Sequence[str] = ("web", "db"), timeouts: tuple[str, str] = ("60s", "60s"),
-                 **meta: str) -> None:  # fmt: skip
+    def __init__(
+        self,
+        cluster: Cluster,
+        vm_name: str = "vm1",
+        node: str = "node1",
+        apps: Sequence[str] = ("web", "db"),
+        timeouts: tuple[str, str] = ("60s", "60s"),
+        **meta: str,
+    ) -> None:
         self.cluster = cluster
-        self.vm = vm_name
         self.apps = apps
         self.all = (vm_name, *apps)
         cluster.declare(vm_name, *apps)
