@@ -5,6 +5,7 @@ python -m tests.chaos [--seed SEED] [--minutes N]
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("--seed", default=None)
     parser.add_argument("--minutes", type=float, default=5.0)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # nothing is left behind
     seed = options.seed or fresh_seed()
     folder = Path(tempfile.mkdtemp(prefix=f"cmappd-chaos-{seed}-"))
     try:

@@ -29,7 +29,7 @@ SICK = "sick"  # the health checks of the run that stands in this file fail
 UNABLE = "unable"  # where there is such a file, start.command removes it and fails
 UNABLE_CODE = 3
 SAID = struct.Struct("QQ")  # lines begun, lines written
-FOREVER = 3600.0
+MEMORY = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
 
 
 def main() -> None:
@@ -54,6 +54,7 @@ class Actor:
         self.key = ""
         self.count = 0
         self.said: mmap.mmap | None = None
+        self.memory: mmap.mmap | None = None
 
     def path(self, name: str) -> str:
         return os.path.join(self.folder, name)
@@ -178,6 +179,9 @@ def simple(actor: Actor) -> None:
         time.sleep(float(actor.options["slow"]))
     if "NOTIFY_SOCKET" in os.environ:
         notify(b"READY=1")
+    # Memory makes it slow to die: the lock of its tree is given back after that.
+    if "heavy" in actor.options:
+        actor.memory = mmap.mmap(-1, int(actor.options["heavy"]) << 20, MEMORY)
     actor.have_children()
     actor.live()
 

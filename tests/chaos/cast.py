@@ -65,7 +65,8 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
             stanza["start"].setdefault("ready", "0s")
         stanza["stop"] = {"timeout": "20s", **keys.get("stop", {})}
         folder = traits.get("disk") or cast.parent / "logs"
-        log = {"path": str(folder / f"{name}.log"), "max_size": "64K", "backups": 50}
+        backups = 4 if traits.get("disk") else 50
+        log = {"path": str(folder / f"{name}.log"), "max_size": "64K", "backups": backups}
         stanza["log"] = keys.get("log", {**log, "format": traits.get("form", "raw")})
         return Part(name, stanza, **traits)
 
@@ -86,7 +87,7 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
     yield part("tree", play("tree", children="cds"), {"stop": {"tree": True}}, children=True)
     yield part(
         "stubborn",
-        play("stubborn", term="ignore", children="d"),
+        play("stubborn", term="ignore", children="d", heavy=256),
         {"stop": {"timeout": "400ms"}},
         children=True,
         stubborn=True,
@@ -198,6 +199,6 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
         {"start": {"ready": "notify"}, "health": {"watchdog": "6s"}},
         watched=True,
     )
-    yield part("tight", play("tight", rate=10, lines=20), disk=disk)
+    yield part("tight", play("tight", rate=4, lines=10), disk=disk)
     yield part("full", play("full", rate=10, lines=5), full=True)
     yield part("restless", play("restless"), {"reload": "restart"})

@@ -449,14 +449,22 @@ class Chaos:
             if path.exists() and "Traceback" in path.read_text():
                 raise Violation(f"there is a traceback in {place}")
 
-    def _logs_are_whole(self) -> str:
-        problems = []
-        for name, log in self.logs.items():
-            written = log.written()
-            log.read()
-            wrong = [*log.wrong, *log.behind(written), *log.invented()]
-            problems += [f"{name}: {text}" for text in wrong]
-        return "; ".join(problems[:5])
+    def _await_logs(self) -> None:
+        """Wait until each log has what was written up to now."""
+        end = time.monotonic() + CALM
+        written = {name: log.written() for name, log in self.logs.items()}
+        while written:
+            wrong = {name: self._wrong_with(name, counts) for name, counts in written.items()}
+            written = {name: counts for name, counts in written.items() if wrong[name]}
+            if written and time.monotonic() > end:
+                text = "; ".join(f"{name}: {', '.join(wrong[name][:3])}" for name in written)
+                raise Violation(f"logs are not whole: {text}")
+            self.run_for(0.05)
+
+    def _wrong_with(self, name: str, written: dict[str, tuple[int, int]]) -> list[str]:
+        log = self.logs[name]
+        log.read()
+        return [*log.wrong, *log.behind(written), *log.invented()]
 
     # Quiet -------------------------------------------------------------------------------
 
@@ -478,13 +486,6 @@ class Chaos:
         self._await_logs()
         self.ask()
         self.tell(f"calm: all is up after {what}")
-
-    def _await_logs(self) -> None:
-        end = time.monotonic() + CALM
-        while text := self._logs_are_whole():
-            if time.monotonic() > end:
-                raise Violation(f"logs are not whole: {text}")
-            self.run_for(0.1)
 
     # What is said ------------------------------------------------------------------------
 

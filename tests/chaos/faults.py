@@ -143,7 +143,7 @@ def sicken(chaos: Chaos, case: Case, chance: random.Random) -> None:
         case.expect_end("its health checks fail", 209)
         return
     case.busy_until = time.monotonic() + 3
-    chaos.at(3, f"  {case.name} is well again", path.unlink)
+    chaos.at(3, f"  {case.name} is well again", lambda: path.unlink(missing_ok=True))
 
 
 def fail_to_start(chaos: Chaos, case: Case, chance: random.Random) -> None:

@@ -197,6 +197,7 @@ class Stage:
         for proxy in self.proxies:
             proxy.close()
         if self.disk is not None:
+            shutil.copytree(self.disk, self.folder / "logs", dirs_exist_ok=True)
             subprocess.run(["umount", "--lazy", self.disk], check=True)
 
     def kill(self, pid: int, start: int, signum: int) -> bool:
