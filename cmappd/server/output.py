@@ -147,6 +147,13 @@ class Output:
         """Lines that could not be written since the log was opened."""
         return self._log.dropped if self._log is not None else 0
 
+    def hold(self) -> list[int]:
+        """The FIFO, opened once more: what is in it is lost when nobody has it open."""
+        with contextlib.suppress(OSError):
+            if self._capture is not None:
+                return [os.open(self.fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)]
+        return []
+
     def close(self, remove: bool) -> None:
         """End it; ``remove`` the FIFO, too, unless processes hold it."""
         if self._capture is not None:

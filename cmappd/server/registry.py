@@ -194,11 +194,15 @@ class Registry:
             supervisor.post(Kill(Cause.SHUTDOWN))
 
     def pass_on(self) -> dict[str, list[int]]:
-        """The sockets by which applications are heard, for the program that takes our place."""
+        """What applications are heard by, for the program that takes our place: their sockets,
+        and their outputs, which it opens by name, and which are only held until then.
+        """
         passed: dict[str, list[int]] = {}
+        outputs: list[int] = []
         for supervisor in self._supervisors.values():
             passed |= supervisor.runner.notices.pass_on()
-        return passed
+            outputs += supervisor.runner.output.hold()
+        return {**passed, "outputs": outputs}
 
     async def close(self) -> None:
         """End the supervisors' tasks."""

@@ -211,6 +211,22 @@ def test_what_ends_meanwhile_is_told_with_its_status(tmp_path: Path, disk: Disk)
         assert (last.run, last.cause, last.status) == (before.run, Cause.EXIT, ExitStatus(signal=9))
 
 
+def test_the_last_lines_of_what_ends_meanwhile_are_in_its_log(tmp_path: Path, disk: Disk) -> None:
+    """The kernel forgets what is in a FIFO that nobody has open."""
+    script = "trap 'echo last; exit' USR1; echo first; while :; do sleep 0.01; done"
+    apps = shell("db", script, autostart=True)
+    with guest_of(disk, tmp_path, apps).started() as guest:
+        pid = guest.control().wait_app("db", lambda status: status.phase == "running").pid
+        assert pid is not None
+        log = guest.folder / "db.log"
+        wait_for(lambda: log.exists() and log.read_text() == "first\n")
+        with starting(guest, disk):
+            os.kill(pid, signal.SIGUSR1)
+            wait_for(lambda: not alive(pid))
+        guest.control().wait_app("db", lambda status: status.phase == "stopped")
+        assert log.read_text() == "first\nlast\n"
+
+
 def test_no_signal_is_lost_and_none_kills(tmp_path: Path, disk: Disk) -> None:
     with guest_of(disk, tmp_path).started() as guest:
         pid = guest.control().wait_app("db", lambda status: status.phase == "running").pid or 0
