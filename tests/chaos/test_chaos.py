@@ -1,20 +1,35 @@
 """The three programs through hundreds of faults, and the rules of the design held against them.
 
-One cmappserver, 26 applications of all types and a manager for nearly each. A seed gives the
-faults: SIGKILL, SIGSTOP and SIGTERM to the server, managers, main processes and single children;
-stops, restarts and takeovers; good and broken edits; links that break and stall. After each, from
-/proc, from the logs and from what the processes themselves have noted, never from what cmappd says:
+One cmappserver, more than 30 applications of all types and a manager for nearly each. A seed gives
+the faults: SIGKILL, SIGSTOP and SIGTERM to server, managers, main processes and single children;
+stops, restarts, takeovers, maintenance; good and broken edits; upgrades; full disks; links that
+break and stall. After each, from /proc, from the logs and from what the processes have noted:
 
 - An application that nothing was done to has the same run, the same main process and its manager.
 - No two trees of one application live at once, also not for a moment: a tree holds a lock.
 - When a manager has ended, nothing is left of its application, and its exit code is the one that
   follows from what was done; where cmappserver was dead meanwhile, one of the few that can.
 - Restarts come as the policy says, and no more of them than its limit.
-- Every line that was written is in the log once, in order, whoever was killed.
+- Every line that was written is in the log once, in order; what a full disk cost is counted.
 - What status says lives, lives; what it says is stopped has no process.
 - When the faults end, everything comes up, and every manager follows the right process.
 
-``make chaos`` runs it as long as wanted; ``CMAPPD_CHAOS_SEED`` and ``make chaos SEED=`` repeat one.
+``make chaos`` runs it as long as wanted; ``CMAPPD_CHAOS_SEED`` and ``make chaos SEED=`` repeat the
+faults of a seed, though not the moments at which they find the programs.
+
+Each rule was broken once in the code, and that was seen here:
+
+- applications killed with cmappserver: one "has ended, and nobody knows why";
+- launched without a look at records and leftovers: "two trees", by /proc;
+- stopped said when SIGKILL was sent: "two trees", by the lock, of the one that is slow to die; only
+  with many restarts of that one, because others are gone as quickly as this is said;
+- stopped said when the main process had ended: a manager has ended, "and there is" the rest;
+- stopping shown as stopped: a manager concludes from it, "and there is" the rest;
+- a stop by a manager told as a failure: its exit code 143 in place of 0;
+- a stop undone by the restart policy: "has a new run after: stopped";
+- what a broken file hides taken away: managers end with 204, "and nothing was done to" them;
+- the last line written again at the adoption: it "comes again"; some bytes lost: "missing";
+- orphans not waited for: "cmappserver leaves a zombie".
 """
 
 from pathlib import Path
