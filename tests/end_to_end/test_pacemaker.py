@@ -5,9 +5,11 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -81,14 +83,18 @@ def test_the_metadata_has_every_parameter_that_is_used_and_every_action(make: Ma
 def test_ocf_tester_passes(agent: Agent) -> None:
     pairs = [f"{key}={value}" for key, value in agent.parameters.items()]
     options = [word for pair in pairs for word in ("-o", pair)]
-    done = subprocess.run(
-        [TESTER, "-n", "db", *options, AGENT],
-        env=agent.environment,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "app"  # where anybody may read it, which is looked for
+        copy.parent.chmod(0o755)
+        shutil.copy(AGENT, copy)
+        done = subprocess.run(
+            [TESTER, "-n", "db", *options, copy],
+            env=agent.environment,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed all tests" in done.stdout
 
