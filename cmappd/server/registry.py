@@ -16,6 +16,7 @@ from cmappd.server.leftovers import find_run, remove_fifos, still_there
 from cmappd.server.store import Record, RecordError
 from cmappd.server.supervisor import Supervisor
 from cmappd.server.world import TOLD_TO_END, World
+from cmappd.system.proc import exists
 
 DELIVERY_TIMEOUT = 5.0  # seconds for managers to acknowledge results when we end
 
@@ -99,9 +100,14 @@ class Registry:
             supervisor.post(Start())
 
     def _revive(self, app: App, record: Record) -> Supervisor:
-        """With the run of the record; or with one that was launched, and could not be noted."""
-        found = find_run(self._world.leftovers, app.name, app.definition)
-        if found is not None and _is_another(found[0], app):
+        """With the run of the record; or with one that was launched, and could not be noted.
+
+        Where the recorded one lives there was no other launch, whatever has its mark: anybody
+        can give that to a process.
+        """
+        found, main = find_run(self._world.leftovers, app.name, app.definition), record.processes[0]
+        lives = main is not None and exists(main)
+        if found is not None and not lives and _is_another(found[0], app):
             newer, main = found
             newer = replace(newer, restarts=app.restarts, last=app.last)
             supervisor = Supervisor(self._world, newer)
