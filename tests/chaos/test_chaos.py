@@ -26,6 +26,8 @@ Each rule was broken once in the code, and that was seen here:
 - stopped said when the main process had ended: a manager has ended, "and there is" the rest;
 - stopping shown as stopped: a manager concludes from it, "and there is" the rest;
 - a stop by a manager told as a failure: its exit code 143 in place of 0;
+- the limit of restarts not looked at, a result not kept for the next manager: "has a new run
+  after" an end that was the last; only with many such ends, which a minute seldom has;
 - a stop undone by the restart policy: "has a new run after: stopped";
 - what a broken file hides taken away: managers end with 204, "and nothing was done to" them;
 - the last line written again at the adoption: it "comes again"; some bytes lost: "missing";
