@@ -1,6 +1,7 @@
 """Every scenario several times, as a table: ``python -m tests.cluster [--runs N] [NAME ...]``."""
 
 import argparse
+import signal
 import statistics
 import sys
 import tempfile
@@ -23,6 +24,7 @@ def main() -> int:
         print(f"cannot run: {reason}", file=sys.stderr)
         return 1
     chosen = [each for each in SCENARIOS if not asked.names or each.__name__ in asked.names]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after cleaning up
     with tempfile.TemporaryDirectory(prefix="cmappd-cluster-") as folder:
         cluster = Cluster(Path(folder))
         try:

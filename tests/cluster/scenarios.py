@@ -96,8 +96,8 @@ def vm_dies(cluster: Cluster) -> float:
 
 
 def guest_freezes(cluster: Cluster) -> float:
-    """Nobody but the managers notices; after the restart fails the package moves."""
-    it = Package(cluster, timeouts=("8s", "20s"))
+    """Nobody but the managers notices; at the first failure the package moves."""
+    it = Package(cluster, migration_threshold="1")
     cluster.guest_machine("vm1").freeze()
     seconds = it.recovery("node2", time.monotonic())
     log = cluster.package_log("node1", "db")
@@ -107,8 +107,8 @@ def guest_freezes(cluster: Cluster) -> float:
 
 
 def guest_is_cut_off(cluster: Cluster) -> float:
-    """As if frozen: what cannot be reached is started where it can be."""
-    it = Package(cluster, timeouts=("8s", "20s"))
+    """A new start waits for the guest until its time is over; then the package moves."""
+    it = Package(cluster, timeouts=("25s", "60s"))
     cluster.guest_machine("vm1").cut()
     seconds = it.recovery("node2", time.monotonic())
     assert "exit 202, lost" in cluster.package_log("node1", "db")
