@@ -78,6 +78,8 @@ class Runner:
             self.post(NotLaunched(run, str(error)[:DETAIL_LENGTH], part))
             return
         self._plant(run, part, process)
+        if part is Part.MAIN and definition.type == "forking":
+            self.world.forest.await_daemon(run, definition.command[0])
         self.deaths.watch_child(run, part, process)
         self.post(Launched(run, process.pid, part))
 

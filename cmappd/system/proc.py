@@ -152,6 +152,15 @@ def outputs(pid: int) -> set[str]:
     return found
 
 
+def program(path: str) -> tuple[int, int] | None:
+    """Names the file that a path leads to, be it ``/proc/PID/exe``; None where that is not told."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _threads(pid: int) -> list[int]:
     """The threads of a process, the main one first."""
     try:

@@ -67,6 +67,10 @@ class Forest:
         self._begin(run, main, self._me)
         self._mains[main.pid] = run
 
+    def await_daemon(self, run: str, path: str) -> None:
+        """Say that the main process is to leave a daemon behind, and the path of its program."""
+        self._attribution.await_daemon(run, self._trees[run].main, path)
+
     def know_output(self, run: str, path: str) -> None:
         """Say which FIFO, by its real path, the processes of a run are given for their output."""
         self._attribution.know_output(path, run)
@@ -138,6 +142,7 @@ class Forest:
         before = self._trees.get(run)
         if before is not None:
             self._forget_main(run, before.main)
+        self._attribution.forget_daemon(run)
         self._trees[run] = _Tree(main, reaper if before is None else before.reaper)
         self._attribution.know_leader(main, run)
         self._counted = None

@@ -81,6 +81,19 @@ def sshd(folder: Path, port: int) -> Table:
     }
 
 
+def logs_to_a_file(make: Callable[[Path, int], Table]) -> Callable[[Path, int], Table]:
+    """As it usually does: nginx then parts with its output, too."""
+
+    def made(folder: Path, port: int) -> Table:
+        table = make(folder, port)
+        config = folder / "nginx.conf"
+        config.write_text(config.read_text().replace("stderr", str(folder / "error.log")))
+        table["command"][-1] = str(folder / "error.log")
+        return table
+
+    return made
+
+
 def no_pid_file(make: Callable[[Path, int], Table]) -> Callable[[Path, int], Table]:
     def made(folder: Path, port: int) -> Table:
         table = make(folder, port)
@@ -95,6 +108,8 @@ each = pytest.mark.parametrize(
     [
         pytest.param(nginx, id="nginx"),
         pytest.param(no_pid_file(nginx), id="nginx without pid file"),
+        pytest.param(logs_to_a_file(nginx), id="nginx that logs to a file"),
+        pytest.param(no_pid_file(logs_to_a_file(nginx)), id="nginx with neither"),
         pytest.param(sshd, id="sshd", marks=pytest.mark.root),
     ],
 )

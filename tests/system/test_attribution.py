@@ -1,11 +1,13 @@
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from cmappd.system.proc import environment, exists, read_stat, snapshot
+from cmappd.system.process import launch
 from cmappd.system.tree import Forest
 
 from .conftest import Scripts, until
@@ -72,6 +74,46 @@ def test_the_limit_an_unseen_daemon_without_any_sign_is_a_stray(
     assert len(wood.forest.strays()) == 1
     assert wood.forest.alive("a") == ()
     assert wood.forest.empty("a")
+
+
+@pytest.mark.parametrize(
+    ("awaiting", "carries", "belongs"),
+    [
+        (["a"], {}, True),
+        ([], {}, False),
+        (["a", "b"], {}, False),  # it may be either's
+        (["a"], {"CMAPPD_RUN": "c"}, False),  # it is somebody else's
+    ],
+)
+def test_a_daemon_without_any_sign_is_known_by_its_program(
+    scripts: Scripts, wood: Wood, awaiting: list[str], carries: dict[str, str], belongs: bool
+) -> None:
+    ready = scripts.folder / "ready"
+    stays = f"import time; open({str(ready)!r}, 'w').close(); time.sleep(60)"
+    code = (
+        "import os, sys\n"
+        "if os.fork(): os._exit(0)\n"
+        "os.setsid()\n"
+        f"os.execve(sys.executable, [sys.executable, '-c', {stays!r}], {carries!r})\n"
+    )
+    wood.grow("b", scripts.python("import time; time.sleep(60)", run="b"))
+    main = wood.grow("a", scripts.python(code, run="a"))
+    for run in awaiting:
+        wood.forest.await_daemon(run, sys.executable)
+    wood.until_ended(main)
+    until(ready.exists)  # looked at earlier, it would still carry the mark
+    assert wood.forest.empty("a") is not belongs
+    assert len(wood.forest.members("a")) == belongs
+    assert len(wood.forest.strays()) == (not belongs)
+
+
+def test_who_has_found_the_daemon_awaits_no_other(scripts: Scripts, wood: Wood) -> None:
+    main = wood.grow("a", scripts.sh("exec sleep 60", run="a"))
+    wood.forest.await_daemon("a", "/bin/sleep")
+    wood.forest.plant("a", main)
+    other = launch(scripts.launch("/bin/sleep", "60", environment={}))
+    wood.reaper.watch(other.pid, lambda status: None)
+    assert wood.forest.strays() == (other,)
 
 
 def test_a_double_fork_with_two_sessions(scripts: Scripts, wood: Wood) -> None:
