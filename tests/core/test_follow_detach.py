@@ -73,12 +73,20 @@ def test_where_the_server_may_not_know_it_is_told_again(how: str) -> None:
     if how == "loss":
         follower.link_lost(LOST, 1.5)
     else:
-        assert Close() in follower.tick(2.0)
+        assert Close() in follower.tick(11.0)
     assert follower.deadline is not None
     seq = regain(follower, follower.deadline)
-    (release,) = sent(follower.message(state(seq), 3.0))
+    (release,) = sent(follower.message(state(seq), 12.0))
     assert isinstance(release, Release)
-    assert detached(ending(follower.message(Done(release.seq), 3.1)))
+    assert detached(ending(follower.message(Done(release.seq), 12.1)))
+
+
+def test_a_guest_that_is_slow_to_answer_is_waited_for() -> None:
+    """Who began anew each time would never end."""
+    follower = following()
+    follower.detach(1.0)
+    assert follower.tick(4.0) == []
+    assert detached(ending(follower.message(Done(3), 4.1)))
 
 
 def test_where_there_is_a_next_owner_already_the_server_did_know() -> None:

@@ -61,8 +61,11 @@ def finish(f: Following, end: Exit, now: float) -> None:
 
 
 def settle(f: Following, end: Exit | None, now: float, *requests: Message) -> None:
-    """Say this, and when it has arrived end so; with no end, do what is wished for."""
-    f.enter(Stage.SETTLING, now + SETTLE)
+    """Say this, and when it has arrived end so; with no end, do what is wished for.
+
+    Whoever ends has told what there is to tell. Who does not must know that it has arrived.
+    """
+    f.enter(Stage.SETTLING, now + (ATTEMPT if end is None else SETTLE))
     f.exit = end
     f.settling = {request.seq for request in requests}
     for request in requests:
