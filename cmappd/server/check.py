@@ -1,7 +1,7 @@
 """Checks a configuration without running it: the files, and what they name on this machine."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil
 
 from cmappd.core.at_most_once import least_lost_after
@@ -32,12 +32,13 @@ def check(path: str) -> tuple[int, list[str], str]:
     apps = sorted(config.apps.items())
     for name, app in apps:
         findings += [f"apps.{name}: {finding}" for finding in _application(name, app)]
-    notes = [about_machine(), *(note for name, app in apps for note in _notes(name, app))]
+    notes = [about_machine(), *(note for name, _ in apps for note in _notes(name, config.apps))]
     return len(config.apps), findings, "\n".join(notes)
 
 
-def _notes(name: str, app: Application) -> Iterator[str]:
+def _notes(name: str, apps: Mapping[str, Application]) -> Iterator[str]:
     """What the two sides must agree in, and neither can see of the other."""
+    app = apps[name]
     if app.manager.on_lost == "stop":
         within = ends_within(app)
         least = format_duration(ceil(least_lost_after(within)))
@@ -45,6 +46,13 @@ def _notes(name: str, app: Application) -> Iterator[str]:
             f"apps.{name}: may run for {format_duration(within)} after its manager is cut off;"
             f' where it may also run in another guest, cmappmgr.toml needs lost_after = "{least}"'
         )
+        for required in app.requires:
+            if apps[required].manager.on_lost != "stop":
+                yield (
+                    f"apps.{name}: '{required}', which it requires, runs on when its lease is over;"
+                    ' where it may also run in another guest, it needs on_lost = "stop" and a'
+                    " manager, too"
+                )
 
 
 def _certificates(section: Tls) -> Iterator[str]:

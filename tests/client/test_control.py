@@ -236,6 +236,20 @@ def test_check_says_what_managers_must_know(tmp_path: Path) -> None:
     assert 'lost_after = "42s"' in output
 
 
+@pytest.mark.parametrize(("on_lost", "said"), [("keep", True), ("stop", False)])
+def test_check_says_what_outlives_the_lease_of_who_requires_it(
+    tmp_path: Path, on_lost: str, said: bool
+) -> None:
+    path = tmp_path / "app.toml"
+    path.write_text(
+        '[apps.web]\ncommand = ["/bin/true"]\nrequires = ["db"]\nmanager.on_lost = "stop"\n'
+        f'[apps.db]\ncommand = ["/bin/true"]\nmanager.on_lost = "{on_lost}"\n'
+    )
+    code, output, errors = run("control", "check", path)
+    assert (code, errors) == (0, "")
+    assert ("apps.web: 'db', which it requires, runs on when its lease is over" in output) is said
+
+
 def test_pki(tmp_path: Path) -> None:
     folder = str(tmp_path / "pki")
     for words in (
