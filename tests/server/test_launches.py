@@ -204,7 +204,7 @@ def test_the_kernel_says_so_of_a_process(tmp_path: Path) -> None:
     async def scene(_: Ground, db: Supervisor) -> None:
         pid = await running(db)
         # It runs as soon as what sets its privileges does, which becomes the shell by exec.
-        await until(lambda: b"sleep\0600" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        await until(lambda: b"sleep\x00600" in Path(f"/proc/{pid}/cmdline").read_bytes())
         found = status_of(pid)
         assert (found["Umask"], found["NoNewPrivs"]) == ("0027", "1")
         assert os.getpriority(os.PRIO_PROCESS, pid) == os.nice(0) + 3
