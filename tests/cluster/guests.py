@@ -91,8 +91,12 @@ class Disk:
 
     def pid(self, app: str) -> int:
         """The one process of an application; it has others for a moment while it begins."""
-        wait_for(lambda: len(self.pids(app)) == 1, f"{app} to run once")
-        return self.pids(app)[0]
+
+        def alone() -> list[int]:
+            found = self.pids(app)
+            return found if len(found) == 1 else []
+
+        return wait_for(alone, f"{app} to run once")[0]
 
     def wait_starts(self, app: str, times: int) -> None:
         """Wait until it was started so often."""
