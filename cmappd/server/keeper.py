@@ -23,6 +23,10 @@ class Keeper:
         self._world = world
         self._saved: tuple[object, ...] = ()
 
+    def resume(self, app: App, custody: Custody, notes: Notes) -> None:
+        """What is known now is what was read from the record."""
+        self._saved = (*_durable(app, custody, notes), None)
+
     def save(
         self, app: App, custody: Custody, runner: Runner, notes: Notes, *, always: bool
     ) -> None:

@@ -42,14 +42,16 @@ def find_leftovers(state_directory: str, epoch: str, recorded: Iterable[str]) ->
 
 
 def find_run(
-    leftovers: Leftovers, name: str, definition: Application
+    leftovers: Leftovers, name: str, definition: Application, but: str = ""
 ) -> tuple[App, Identity] | None:
-    """The newest run that is left of an application, and its main process."""
+    """The newest run that is left of an application, and its main process; unless it is ``but``."""
     # With a slash it is a health check, or what cleans up behind a run.
     runs = {r: members for r, members in leftovers.get(name, {}).items() if r and "/" not in r}
     if not runs:
         return None
     run, members = max(runs.items(), key=lambda found: max(one.start for one in found[1]))
+    if run == but:
+        return None
     main = main_of(members)
     assert main is not None, "a run that was found has processes"
     return lifecycle.found(name, definition, run, main.pid, time.monotonic()), main

@@ -88,7 +88,7 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
     loop.set_exception_handler(lambda _loop, context: _complain(world.log, context))
     signals = Signals(loop)
     signals.on(signal.SIGCHLD, world.reaper.reap)
-    registry = Registry(world, loader.recall(definitions(records)), records)
+    registry = Registry(world, loader.recall(definitions(records, config.apps)), records)
     reloader = Reloader(world, loader, registry)
     fate = _Fate(signals, registry, reloader)
     office = Office(world, registry, reloader, Upgrader(world, registry, fate.replace))

@@ -44,8 +44,7 @@ class Output:
         return self._state_file("fifo")
 
     def _state_file(self, kind: str) -> str:
-        folder = os.path.realpath(self._world.state_directory)
-        return os.path.join(folder, f"{self._name}.{kind}")
+        return os.path.join(self._world.real_directory, f"{self._name}.{kind}")
 
     def writer(self, definition: Application) -> int:
         """A descriptor for the output of one launch; the caller closes it.

@@ -94,7 +94,8 @@ class Registry:
         if definition is None:
             supervisor.post(Remove())
             return
-        self._change(supervisor, definition, change_of(app.definition, definition))
+        if definition is not app.definition:
+            self._change(supervisor, definition, change_of(app.definition, definition))
         held = supervisor.app.maintenance is not None
         if definition.autostart and record.awaits_us and not held:
             supervisor.post(Start())
@@ -105,9 +106,12 @@ class Registry:
         Where the recorded one lives there was no other launch, whatever has its mark: anybody
         can give that to a process.
         """
-        found, main = find_run(self._world.leftovers, app.name, app.definition), record.processes[0]
+        main = record.processes[0]
         lives = main is not None and exists(main)
-        if found is not None and not lives and _is_another(found[0], app):
+        noted = app.run.id if app.run is not None and app.phase in ALIVE else ""
+        leftovers = {} if lives else self._world.leftovers
+        found = find_run(leftovers, app.name, app.definition, but=noted)
+        if found is not None:
             newer, main = found
             newer = replace(newer, restarts=app.restarts, last=app.last)
             supervisor = Supervisor(self._world, newer)
@@ -216,9 +220,3 @@ class Registry:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _is_another(found: App, recorded: App) -> bool:
-    """Whether the run that was found is not the one that was written down."""
-    assert found.run is not None
-    return recorded.phase not in ALIVE or recorded.run is None or recorded.run.id != found.run.id

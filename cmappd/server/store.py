@@ -85,7 +85,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         main, asking = (None if one is None else Identity(*one) for one in (self.main, self.asking))
         return main, asking
 
-    def app(self, configured: Application | None = None) -> App:
+    def app(self, configured: Application | None) -> App:
         """The application as it was. Raises RecordError where its definition makes no sense.
 
         Where that is the ``configured`` one, as with most, it need not be checked again.
@@ -111,12 +111,14 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         )
 
 
-def definitions(records: Mapping[str, Record]) -> dict[str, Application]:
+def definitions(
+    records: Mapping[str, Record], configured: Mapping[str, Application]
+) -> dict[str, Application]:
     """The last good definitions, as far as records have them."""
     found = {}
     for name, record in records.items():
         with contextlib.suppress(RecordError):  # which is told when it is resumed
-            found[name] = record.app().definition
+            found[name] = record.app(configured.get(name)).definition
     return found
 
 

@@ -270,6 +270,7 @@ class Supervisor:
             owner = owner.refreshed(now)  # its last word was not written down
         self.custody.resume(owner, record.undelivered, record.concluded)
         self.notes.resume(record)
+        self._keeper.resume(self.app, self.custody, self.notes)
         self.app = lifecycle.resume(self.app, now, heard=self.runner.notices.was_passed_on)
         if self.app.run is not None:
             self.log(f"taken up again ({named(self.app.run)})")

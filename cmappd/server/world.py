@@ -1,6 +1,7 @@
 """What all applications of one cmappserver share."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -45,9 +46,12 @@ class World:
     # The open sockets of the program that was in our place, until they are taken.
     given: Handover = field(default_factory=lambda: Handover({}))
     ending: str = ""  # why nothing is started any more: cmappserver ends, or is replaced
+    # The state directory as the kernel names it, where it tells what a process has open.
+    real_directory: str = field(init=False)
     reaper: Reaper = field(init=False)
 
     def __post_init__(self) -> None:
+        self.real_directory = os.path.realpath(self.state_directory)
         self.reaper = Reaper(self._orphan_ended)
 
     def log_of(self, app: str) -> AppLog:
