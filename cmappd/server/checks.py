@@ -88,4 +88,8 @@ async def check(world: World, app: str, run: str, definition: Application) -> Pr
         spec = launch_of(app, mark, definition, health.command, output=-1)
     except CmappdError as error:
         return ProbeResult(False, f"could not start: {error}", "")
+    # One a turn of the loop. Launched together they would hold it up, be found to have ended
+    # together, and so be due together for ever after.
+    async with world.turn:
+        await asyncio.sleep(0)
     return await probe(spec, mark, health.timeout, reaper=world.reaper, forest=world.forest)

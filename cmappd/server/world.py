@@ -1,5 +1,6 @@
 """What all applications of one cmappserver share."""
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable
@@ -43,6 +44,8 @@ class World:
     cgroups: dict[str, Cgroup] = field(default_factory=dict)
     # Runs whose main process has ended and whose tree has not: whom to tell of an orphan's end.
     lingering: dict[str, Callable[[], None]] = field(default_factory=dict)
+    # Whose turn it is to launch a health check.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     # The open sockets of the program that was in our place, until they are taken.
     given: Handover = field(default_factory=lambda: Handover({}))
     ending: str = ""  # why nothing is started any more: cmappserver ends, or is replaced
