@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 
 from bench import processes
-from bench.series import BenchError, Measured, attempt
+from bench.series import BenchError, T, attempt
 from bench.workspace import PYTHON, TIMEOUT, Workspace
 
 Commands = Mapping[str, Sequence[str]]
@@ -26,15 +27,15 @@ class Peer:
     status: Callable[[Path], list[str]] | None = None
     reload: Callable[[Path], list[str]] | None = None
 
-    def measure(self, measure: Callable[["Peer"], Measured]) -> Measured:
+    def measure(self, measure: Callable[["Peer"], T]) -> T | str:
         """What is measured with it, or why there is nothing."""
         if any(shutil.which(program, path=PATH) is None for program in self.programs):
             return "not installed"
         return attempt(lambda: measure(self))
 
-    def start(self, workspace: Workspace, commands: Commands) -> None:
+    def start(self, workspace: Workspace, commands: Commands) -> Popen[bytes]:
         """Configure and start it; returns at once."""
-        workspace.start(self.configure(workspace.folder, commands), self.name)
+        return workspace.start(self.configure(workspace.folder, commands), self.name)
 
 
 def find(program: str) -> str:
@@ -143,6 +144,23 @@ def _sv(folder: Path) -> list[str]:
     return [find("sv"), "status", *map(str, sorted((folder / "services").iterdir()))]
 
 
+# monit ---------------------------------------------------------------------------------
+
+
+def _monit(folder: Path, commands: Commands) -> list[str]:
+    """The commands are health checks, each made every ten seconds."""
+    own = (f"{kind}file {folder}/monit.{kind}" for kind in ("log", "pid", "id", "state"))
+    general = ["set daemon 10", *(f"set {one}" for one in own)]
+    checks = [
+        f'check program {name} with path "{" ".join(command)}"\n  if status != 0 then alert'
+        for name, command in commands.items()
+    ]
+    config = folder / "monitrc"
+    config.touch(mode=0o600)
+    config.write_text("\n".join([*general, *checks, ""]))
+    return [find("monit"), "-I", "-c", str(config)]
+
+
 SUPERVISORD = Peer(
     "supervisord",
     ("supervisord", "supervisorctl"),
@@ -155,4 +173,5 @@ CIRCUS = Peer(
 )
 S6 = Peer("s6", ("s6-svscan", "s6-supervise"), _s6)
 RUNIT = Peer("runit", ("runsvdir", "runsv", "sv"), _runit, _sv)
+MONIT = Peer("monit", ("monit",), _monit)
 ALL = (SUPERVISORD, CIRCUS, S6, RUNIT)

@@ -5,6 +5,9 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class BenchError(Exception):
@@ -99,7 +102,7 @@ def interleave(times: int, *sides: Callable[[], float]) -> list[Measured]:
     return [reasons.get(index) or Series(tuple(values[index])) for index in range(len(sides))]
 
 
-def attempt(measure: Callable[[], Measured]) -> Measured:
+def attempt(measure: Callable[[], T]) -> T | str:
     """What it measures, or why it could not."""
     try:
         return measure()

@@ -69,6 +69,17 @@ def test_bench_takes_logs_to_all_destinations(folder: Path) -> None:
     assert list(folder.iterdir()) == [results]
 
 
+def test_bench_finds_all_taken_up(folder: Path) -> None:
+    results = folder / "results.json"
+    with start(folder, "--only", "readopt", "--json", str(results)) as bench:
+        table, said = bench.communicate(timeout=50)
+    assert bench.returncode == 0, table + said
+    (row,) = json.loads(results.read_text())["rows"]
+    assert row["cmappd"][0] > 0
+    assert row["floor"][0] > 0
+    assert list(folder.iterdir()) == [results]
+
+
 def test_an_interrupted_bench_cleans_up(folder: Path) -> None:
     with start(folder, "--only", "footprint") as bench:
         token = wait_for_applications(folder)

@@ -2,7 +2,18 @@
 
 from collections.abc import Callable
 
-from bench.figures import footprint, killed, logs, manager, readopt, reload, restart, start, status
+from bench.figures import (
+    footprint,
+    health,
+    killed,
+    logs,
+    manager,
+    readopt,
+    reload,
+    restart,
+    start,
+    status,
+)
 from bench.options import Options
 from bench.series import Row
 
@@ -11,6 +22,7 @@ FIGURES: dict[str, Callable[[Options], list[Row]]] = {
     "manager": manager.measure,
     "start": start.measure,
     "footprint": footprint.measure,
+    "health": health.measure,
     "restart": restart.measure,
     "status": status.measure,
     "logs": logs.measure,
