@@ -76,6 +76,11 @@ class Output:
         log = self._capture.log
         return log.tail(lines, limit, self._capture.waiting() if log.pause else b"")
 
+    def look(self) -> None:
+        """Where the log could not be written, try again: maybe nothing comes that would do so."""
+        if self._capture is not None and (self.problem or self.dropped):
+            self._capture.drain()
+
     @property
     def elsewhere(self) -> str:
         """Where people read the log, if it is not in a file; empty if it is."""

@@ -173,6 +173,7 @@ class Supervisor:
         killed = self.runner.confinement.lost(self.app, time.monotonic())
         if killed is not None:
             self.post(killed)
+        self.runner.output.look()
 
     def _wake(self) -> float | None:
         again = time.monotonic() + SAVE_AGAIN if self.notes.unsaved else None

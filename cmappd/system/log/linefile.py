@@ -111,6 +111,8 @@ class LineFile:
         if waiting:
             for size, text in self._batches(waiting):
                 self._emit(size, text)
+        elif self.dropped:  # which the file may be able to tell by now
+            self._emit(0, b"")
 
     def _batches(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Lines in their form, together as many as one file takes at once, and of how much."""
@@ -136,7 +138,7 @@ class LineFile:
             self._spool.give_up(0, mark)
         self._file.write(text)
         self._spool.give_up(size, self._file.mark())
-        if self.listener is not None:
+        if self.listener is not None and text:
             self.listener(text)
 
 
