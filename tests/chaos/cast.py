@@ -187,6 +187,7 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
         lease=25.0,
         children=True,
     )
+    # What said that it is ready while no cmappserver was there is so when its time is over.
     yield part(
         "tells",
         play("tells", slow=0.2, children="d"),
@@ -196,7 +197,7 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
     yield part(
         "watched",
         play("watched", rate=5),
-        {"start": {"ready": "notify"}, "health": {"watchdog": "6s"}},
+        {"start": {"ready": "notify", "timeout": "20s"}, "health": {"watchdog": "6s"}},
         watched=True,
     )
     yield part("tight", play("tight", rate=4, lines=10), disk=disk)

@@ -18,6 +18,7 @@ from tests.chaos.driver import BUSY, Chaos
 
 NOTHING = Verdict(frozenset())
 OPERATOR = 212
+NEVER = float("inf")  # busy until a later step ends that
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,13 @@ def freeze_main(chaos: Chaos, case: Case, chance: random.Random) -> None:
     main, seconds = case.main, chance.uniform(0.2, 2)
     assert main is not None
     send(chaos, case, signal.SIGSTOP)
-    case.busy_until = time.monotonic() + seconds + 0.1
-    chaos.at(seconds, f"  {case.name} goes on", lambda: _go_on(chaos, main))
+    case.busy_until = NEVER
 
+    def go_on() -> None:
+        case.busy_until = 0.0
+        chaos.stage.kill(*main, signal.SIGCONT)
 
-def _go_on(chaos: Chaos, main: tuple[int, int]) -> None:
-    chaos.stage.kill(*main, signal.SIGCONT)
+    chaos.at(seconds, f"  {case.name} goes on", go_on)
 
 
 def freeze_and_stop(chaos: Chaos, case: Case, chance: random.Random) -> None:
@@ -142,8 +144,13 @@ def sicken(chaos: Chaos, case: Case, chance: random.Random) -> None:
     if case.part.health == "restart":
         case.expect_end("its health checks fail", 209)
         return
-    case.busy_until = time.monotonic() + 3
-    chaos.at(3, f"  {case.name} is well again", lambda: path.unlink(missing_ok=True))
+    case.busy_until = NEVER
+
+    def heal() -> None:
+        case.busy_until = 0.0
+        path.unlink()
+
+    chaos.at(3, f"  {case.name} is well again", heal)
 
 
 def fail_to_start(chaos: Chaos, case: Case, chance: random.Random) -> None:
@@ -307,10 +314,13 @@ def break_file(chaos: Chaos, case: Case, chance: random.Random) -> None:
 def remove_stanza(chaos: Chaos, case: Case, chance: random.Random) -> None:
     """A removed application runs on."""
     chaos.stage.stanza_file(case.name).unlink()
-    seconds = chance.uniform(0.5, 3)
-    case.busy_until = time.monotonic() + seconds + 2
-    name = case.name
-    chaos.at(seconds, f"  {name}.toml is back", lambda: chaos.stage.write(name, case.keys))
+    case.busy_until = NEVER
+
+    def bring_back() -> None:
+        chaos.stage.write(case.name, case.keys)
+        case.busy_until = time.monotonic() + 2
+
+    chaos.at(chance.uniform(0.5, 3), f"  {case.name}.toml is back", bring_back)
 
 
 def full_log(chaos: Chaos, case: Case, chance: random.Random) -> None:
