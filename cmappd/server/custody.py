@@ -131,6 +131,12 @@ class Custody:
         self.link = None
         self.undelivered = None
 
+    def expire(self) -> None:
+        """The lease is over. A link that is still open would go on as if it were the owner's."""
+        if self.link is not None:
+            self.link.hang_up()
+        self.release()
+
     def hand_over(self) -> None:
         """Await the next owner; the lease, and a result, are for whoever it will be."""
         owner = self.owner

@@ -194,7 +194,7 @@ class Supervisor:
         while self._inbox.empty and (event := lifecycle.due(self.app, now)) is not None:
             self.step(event)
         if (end := self._lease_end()) is not None and now >= end:
-            self.custody.release()
+            self.custody.expire()
             self.step(Stop(Cause.LEASE))
 
     # Steps and actions ---------------------------------------------------------------

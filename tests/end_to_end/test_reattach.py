@@ -94,3 +94,21 @@ def test_another_manager_may_follow_when_the_lease_is_over(scene: Scene) -> None
     late.wait_said(f"running, pid {pid}")
     assert guest.status("db")["owner"] == "vmhost2"
     assert late.stop() == 0
+
+
+def test_who_stood_still_past_its_lease_is_not_taken_for_the_owner_afterwards(scene: Scene) -> None:
+    guest = scene.guest
+    guest.obedient("db", manager={"on_lost": "stop", "lease": "5s"})
+    guest.start()
+    first = scene.manager("db")
+    first.wait_said("running")
+    first.signal(signal.SIGSTOP)
+    guest.wait_status("db", phase="stopped")
+    second = scene.manager("db", config=scene.host(scene.authority.manager("vmhost2")))
+    second.wait_said("running")
+    run = guest.status("db")["run"]
+    first.signal(signal.SIGCONT)
+    assert first.wait() == 206
+    assert run not in first.said()
+    assert guest.status("db")["owner"] == "vmhost2"
+    assert second.stop() == 0

@@ -265,11 +265,17 @@ def test_a_takeover_moves_the_ownership_and_touches_nothing_else(tmp_path: Path)
 def test_an_expired_lease_stops_the_application_where_it_shall(tmp_path: Path) -> None:
     async def scene(_: Ground, db: Supervisor) -> None:
         db.post(leased(db, "stop", 0.2))
-        await owned(db)
+        manager = await owned(db)
         await until(lambda: db.app.phase is Phase.STOPPED)
         assert db.app.last is not None
         assert db.app.last.cause is Cause.LEASE
         assert db.status().owner is None
+        # It follows nothing any more, should it be there again; and may claim what it followed.
+        assert manager.hung_up
+        back = Recorder("vmhost1", instance=manager.instance)
+        ended = await back.claim(db, db.app.last.run)
+        assert isinstance(ended, Ended)
+        assert ended.outcome.cause is Cause.LEASE
 
     lines = play(tmp_path, SLEEP, scene)
     assert any("lease" in line for line in lines)
