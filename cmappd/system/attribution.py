@@ -102,18 +102,15 @@ class Attribution:
         now = read_stat(leader.pid)
         return run if now is None or now.identity == leader else None
 
-    def owners(
-        self, processes: Snapshot, reapers: set[int], exempt: set[int]
-    ) -> dict[int, str | None]:
+    def owners(self, processes: Snapshot, reapers: set[int]) -> dict[int, str | None]:
         """Whose each process is: a run's, a stray, or (None) no business of ours.
 
-        ``reapers`` are those whose children may be orphans of a run, and ``exempt`` the pids of
-        which, with all below them, nobody asks.
+        ``reapers`` are those whose children may be orphans of a run.
         """
         self._forget_felled()
         owners: dict[int, str | None] = {self._me: None}
         for pid in processes:
-            self._settle(pid, processes, reapers, exempt, owners)
+            self._settle(pid, processes, reapers, owners)
         return owners
 
     def _forget_felled(self) -> None:
@@ -128,7 +125,6 @@ class Attribution:
         pid: int,
         processes: Snapshot,
         reapers: set[int],
-        exempt: set[int],
         owners: dict[int, str | None],
     ) -> None:
         """Find whose a process is by climbing to the first ancestor that is settled."""
@@ -140,7 +136,7 @@ class Attribution:
             parent = processes.get(stat.ppid)
             if stat.identity in self._known:
                 owners[pid] = self._known[stat.identity]
-            elif pid in exempt or stat.ppid == 0:
+            elif stat.ppid == 0:
                 pass
             elif stat.ppid in reapers or parent is None or parent.start > stat.start:
                 stray = STRAY if stat.ppid == self._me else None

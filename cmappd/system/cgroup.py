@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cmappd.errors import CmappdError, ConfigError
-from cmappd.system.marks import HIERARCHY, RUN
+from cmappd.system.marks import RUN
 from cmappd.system.proc import Identity, children, read_stat
 from cmappd.system.process import send
 
@@ -59,7 +59,7 @@ class Resources(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cgroup:
-    """The cgroup of one run. ``path`` is what to record, for `reopen`."""
+    """The cgroup of one run, by its path."""
 
     path: str
 
@@ -192,16 +192,6 @@ class Cgroup:
             return None
         found = re.search(r"^oom_kill (\d+)$", events, re.MULTILINE)
         return int(found[1]) if found else None
-
-
-def reopen(path: str) -> Cgroup | None:
-    """The cgroup that was recorded by its path; None if it was removed, or is no run's.
-
-    Raises OSError where cgroups are not to be seen any more.
-    """
-    above, name = os.path.split(path)
-    ours = name.startswith(RUN) and os.path.basename(above).startswith(HIERARCHY)
-    return Cgroup(path) if ours and os.path.isabs(path) and _is_there(path) else None
 
 
 # The files of a cgroup ----------------------------------------------------------------

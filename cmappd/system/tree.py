@@ -54,7 +54,6 @@ class Forest:
         self._trees: dict[str, _Tree] = {}
         self._mains: dict[int, str] = {}  # our children among them, not known to have ended
         self._attribution = Attribution(self._me, self._trees)
-        self._exempt: set[int] = set()
         self._counted: tuple[Snapshot, Census] | None = None
         if not os.path.exists(f"/proc/self/task/{self._me}/children"):
             raise CmappdError(
@@ -153,16 +152,6 @@ class Forest:
         if tree is None:
             return
         self._forget_main(run, tree.main)
-        self._counted = None
-
-    def exempt(self, pid: int) -> None:
-        """Say that this child of ours, with all below it, is no part of any application."""
-        self._exempt.add(pid)
-        self._counted = None
-
-    def unexempt(self, pid: int) -> None:
-        """Take it back; do so when the child has been waited for, as its pid is free then."""
-        self._exempt.discard(pid)
         self._counted = None
 
     def observe(self, snapshot: Snapshot) -> None:
@@ -270,7 +259,7 @@ class Forest:
         No look at the start time of those: they are our children, so their pids are their
         own until they are waited for, and then `empty` forgets them.
         """
-        return set(own_children()) - self._mains.keys() - self._exempt
+        return set(own_children()) - self._mains.keys()
 
     def _run_of_child(self, pid: int) -> str | None:
         """The run of an orphan that became our child."""
@@ -287,7 +276,7 @@ class Forest:
             return self._counted[1]
         processes = snapshot() if given is None else given
         reapers = {self._me, *(tree.reaper for tree in self._trees.values())}
-        owners = self._attribution.owners(processes, reapers, self._exempt)
+        owners = self._attribution.owners(processes, reapers)
         census: Census = {}
         known = {tree.main: run for run, tree in self._trees.items()}
         for pid, run in owners.items():

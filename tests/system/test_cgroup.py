@@ -16,7 +16,7 @@ import pytest
 from cmappd.errors import CmappdError, ConfigError
 from cmappd.system import cgroup as cgroup_module
 from cmappd.system import cgroupfs
-from cmappd.system.cgroup import Cgroup, Resources, below, read, reopen, write
+from cmappd.system.cgroup import Cgroup, Resources, below, read, write
 from cmappd.system.cgroupfs import Membership, Mount, folders, parse_membership, parse_mounts
 from cmappd.system.hierarchy import Hierarchy, open_hierarchy
 from cmappd.system.proc import children, read_stat
@@ -458,25 +458,13 @@ def test_the_next_server_finds_what_was_left(ground: Ground) -> None:
 
 
 @pytest.mark.root
-def test_a_cgroup_is_opened_again_by_its_path(ground: Ground) -> None:
-    cgroup = ground.hierarchy.create("a.1.1")
-    assert reopen(cgroup.path) == cgroup
-    assert cgroup.remove()
-    assert reopen(cgroup.path) is None
-    assert reopen(ground.hierarchy.path) is None
-    assert reopen(ground.hierarchy.base) is None
-    assert reopen("cmappd-x/app-y") is None
-    assert reopen("") is None
-
-
-@pytest.mark.root
 def test_what_was_removed_with_all_around_it_is_empty(ground: Ground) -> None:
     """As systemd removes what is below a unit that has ended."""
     cgroup = Cgroup(f"{ground.hierarchy.path}/unit.scope/cmappd-x/app-a.1.1")
     os.makedirs(cgroup.path)
-    assert reopen(cgroup.path) == cgroup
+    assert cgroup.empty()
     clear(f"{ground.hierarchy.path}/unit.scope")
-    assert reopen(cgroup.path) is None
+    assert not os.path.exists(cgroup.path)
     assert cgroup.empty()
 
 
@@ -484,8 +472,6 @@ def test_what_is_out_of_sight_is_not_called_empty(tmp_path: Path) -> None:
     cgroup = Cgroup(f"{tmp_path}/cmappd-x/app-a.1.1")
     with pytest.raises(FileNotFoundError):
         cgroup.empty()
-    with pytest.raises(FileNotFoundError):
-        reopen(cgroup.path)
     assert not cgroup.remove()
 
 

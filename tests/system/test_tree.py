@@ -77,15 +77,6 @@ def test_a_snapshot_counted_before_a_run_was_planted_still_serves_it(
     assert wood.forest.strays(shared) == ()
 
 
-def test_exempt_children_and_theirs_are_nobodys(scripts: Scripts, wood: Wood) -> None:
-    main = launch(scripts.sh("sleep 60 & wait"))
-    wood.until(lambda: len(wood.forest.strays()) == 2)
-    wood.forest.exempt(main.pid)
-    assert wood.forest.strays() == ()
-    wood.forest.unexempt(main.pid)
-    assert len(wood.forest.strays()) == 2
-
-
 def test_a_pid_used_again_is_not_the_main_process(scripts: Scripts, wood: Wood) -> None:
     """Simulated: the planted identity has the pid of somebody else's process."""
     foreign = launch(scripts.launch("/bin/sleep", "60"))
@@ -223,9 +214,6 @@ def test_an_unknown_zombie_is_a_doubt_until_it_is_reaped(scripts: Scripts, wood:
     unknown = launch(scripts.sh("exit 0", run="a"))
     os.waitid(os.P_PID, unknown.pid, os.WEXITED | os.WNOWAIT)
     assert not wood.forest.empty("a")
-    wood.forest.exempt(unknown.pid)
-    assert wood.forest.empty("a")
-    wood.forest.unexempt(unknown.pid)
     wood.until(lambda: unknown.pid in wood.orphans)
     assert wood.forest.empty("a")
 
