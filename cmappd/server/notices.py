@@ -75,6 +75,13 @@ class Notices:
             return False
         return True
 
+    def disregard(self, what: str) -> None:
+        """Log what is not heeded: once a run, because who says that can say it without end."""
+        if not self._refused:
+            self._refused = True
+            log = self._world.log_of(self._name)
+            log.warning("not heeded: %s (more are not logged)", what)
+
     def drain(self) -> None:
         """Hear now what was said before a process ended."""
         if self._socket is not None:
@@ -106,12 +113,8 @@ class Notices:
         def hear(pid: int, _uid: int, word: Notification) -> None:
             if self._world.forest.has(run, pid):
                 self._told(run, word)
-            elif not self._refused:
-                self._refused = True
-                self._world.log_of(self._name).warning(
-                    "not heeded: a notification of process %d, which is gone or not of its tree"
-                    " (more are not logged)", pid,
-                )  # fmt: skip
+            else:
+                self.disregard(f"a notification of process {pid}, which is gone or not of its tree")
 
         loop, given = asyncio.get_running_loop(), self._world.given.take(self._mark)
         self._socket = NotifySocket(

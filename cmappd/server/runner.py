@@ -157,9 +157,7 @@ class Runner:
         """It has another main process from now on, if that is one of its processes."""
         stat = read_stat(pid)
         if stat is None or not stat.alive or not self.world.forest.has(run, pid):
-            self.world.log_of(self.name).warning(
-                "not heeded: MAINPID=%d is none of its processes", pid
-            )
+            self.notices.disregard(f"MAINPID={pid} is none of its processes")
         elif not self._main_is_known:
             self._search.tell(run, stat.identity)
         elif stat.identity != self.main:

@@ -278,9 +278,11 @@ def test_it_may_hand_over_with_its_last_words_and_take_back(puppet: Puppet, tmp_
 def test_a_main_process_of_others_is_not_heeded(puppet: Puppet, tmp_path: Path) -> None:
     async def scene(ground: Ground, db: Supervisor) -> None:
         pid = await ready(puppet, db)
-        puppet.say(f"MAINPID={os.getpid()}\nSTATUS=mine")
-        await until(lambda: db.status().status_text == "mine")
+        for text in ("mine", "mine again"):
+            puppet.say(f"MAINPID={os.getpid()}\nSTATUS={text}")
+            await until(lambda text=text: db.status().status_text == text)  # type: ignore[misc]
         assert db.status().pid == pid
+        assert len([line for line in ground.lines if "not heeded: MAINPID" in line]) == 1
         puppet.do("os._exit(7)")
         await until(lambda: db.app.phase is Phase.FAILED)
 
