@@ -44,6 +44,11 @@ def children(pid: int) -> list[int]:
     return []
 
 
+def mac(address: str) -> str:
+    """The hardware address of the card that has this one."""
+    return f"02:00:00:00:00:{int(address.rpartition('.')[2]):02x}"
+
+
 class Switch:
     """An Ethernet switch: a network namespace with nothing but a bridge."""
 
@@ -72,9 +77,20 @@ class Switch:
         """Pull the cable out."""
         self._ip("link", "set", port, "down")
 
+    def deafen(self, port: str) -> None:
+        """Carry nothing to there any more, but all that comes from there."""
+        self._carry_to(port, "off")
+        self._ip("link", "set", port, "type", "bridge_slave", "fdb_flush")
+
     def mend(self, port: str) -> None:
-        """Put it back."""
+        """Put the cable back, and carry everything."""
+        self._carry_to(port, "on")
         self._ip("link", "set", port, "up")
+
+    def _carry_to(self, port: str, value: str) -> None:
+        kinds = ("learning", "flood", "mcast_flood", "bcast_flood")
+        words = [word for kind in kinds for word in (kind, value)]
+        self._ip("link", "set", port, "type", "bridge_slave", *words)
 
     def close(self) -> None:
         """End it."""
@@ -110,8 +126,7 @@ class Machine:
             )
         (self._init,) = wait_for(lambda: children(self._process.pid), "the first process")
         self._namespace = os.readlink(f"/proc/{self._init}/ns/pid")
-        last = int(address.rpartition(".")[2])
-        self._port = switch.plug(self._init, f"02:00:00:00:00:{last:02x}")
+        self._port = switch.plug(self._init, mac(address))
         assert self._process.stdin is not None
         self._process.stdin.close()
 
@@ -165,10 +180,19 @@ class Machine:
         self.is_cut = True
         self._switch.cut(self._port)
 
+    def deafen(self) -> None:
+        """Let it hear nobody; it is heard."""
+        self._switch.deafen(self._port)
+
+    def mute(self, address: str) -> None:
+        """Let it not be heard by somebody, whom it hears."""
+        self.run("ip", "route", "add", "blackhole", address)
+
     def mend(self) -> None:
-        """Mend its link."""
+        """Mend its link, whatever was done to it."""
         self.is_cut = False
         self._switch.mend(self._port)
+        self.run("ip", "route", "flush", "type", "blackhole")
 
     def kill(self) -> None:
         """Cut the power; nothing is left of it when this returns."""

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ def needs_namespaces() -> None:
         pytest.skip(reason)
 
 
-def test_machines_reach_each_other_and_a_cut_link_carries_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
+    """Two machines at a switch; nothing of them is left afterwards."""
     switch = Switch()
     machines = []
     try:
@@ -44,20 +47,7 @@ def test_machines_reach_each_other_and_a_cut_link_carries_nothing(tmp_path: Path
             machines.append(Machine(switch, f"10.77.0.{number}", folder, script))
             wait_for((folder / "booted").exists, "its boot")
         one, two = machines
-        listen = (
-            "import socket; s = socket.create_server(('', 99)); print('up', flush=True); s.accept()"
-        )
-        connect = "import socket; socket.create_connection(('10.77.0.1', 99), 1)"
-        assert one.run("hostname").stdout == "machine1\n"
-        with subprocess.Popen(
-            [*one.entered(), sys.executable, "-c", listen], stdout=subprocess.PIPE
-        ) as server:
-            assert server.stdout is not None
-            assert server.stdout.readline() == b"up\n"
-            two.cut()
-            assert two.run(sys.executable, "-c", connect, check=False).returncode != 0
-            two.mend()
-            two.run(sys.executable, "-c", connect)
+        yield one, two
         pids = [pid for machine in machines for pid in machine.pids()]
     finally:
         for machine in machines:
@@ -65,6 +55,60 @@ def test_machines_reach_each_other_and_a_cut_link_carries_nothing(tmp_path: Path
         switch.close()
     assert pids
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+HEAR = """\
+import socket
+with socket.socket(type=socket.SOCK_DGRAM) as ear:
+    ear.bind(("", 99))
+    ear.settimeout(2)
+    print("listens", flush=True)
+    print(ear.recv(99).decode())
+"""
+SAY = """\
+import socket, time
+with socket.socket(type=socket.SOCK_DGRAM) as mouth:
+    for _ in range(7):  # a link that was mended takes a second
+        mouth.sendto(b"heard", (%r, 99))
+        time.sleep(0.2)
+"""
+
+
+def hears(ear: Machine, mouth: Machine) -> bool:
+    """Whether a word of one machine comes to another."""
+    with subprocess.Popen(
+        [*ear.entered(), sys.executable, "-c", HEAR],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"listens\n"
+        mouth.run(sys.executable, "-c", SAY % ear.address, check=False)
+        return process.stdout.read() == b"heard\n"
+
+
+def test_machines_reach_each_other_and_a_cut_link_carries_nothing(
+    pair: tuple[Machine, Machine],
+) -> None:
+    one, two = pair
+    assert one.run("hostname").stdout == "machine1\n"
+    assert hears(one, two)
+    two.cut()
+    assert not hears(one, two)
+    two.mend()
+    assert hears(one, two)
+
+
+def test_a_link_may_carry_in_one_direction(pair: tuple[Machine, Machine]) -> None:
+    one, two = pair
+    assert hears(one, two)
+    two.deafen()
+    assert (hears(one, two), hears(two, one)) == (True, False)
+    two.mend()
+    two.mute(one.address)
+    assert (hears(one, two), hears(two, one)) == (False, True)
+    two.mend()
+    assert (hears(one, two), hears(two, one)) == (True, True)
 
 
 def test_after_a_kill_of_the_tests_nothing_is_left(tmp_path: Path) -> None:
