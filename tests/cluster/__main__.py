@@ -8,14 +8,18 @@ import tempfile
 from pathlib import Path
 
 from tests.cluster.cluster import Cluster, why_not
+from tests.cluster.real_scenarios import REAL_SCENARIOS
 from tests.cluster.scenarios import SCENARIOS, Scenario
+from tests.guest_vm.image import CannotError
+
+EVERY = SCENARIOS + REAL_SCENARIOS
 
 
 def main() -> int:
     """Print the table; 1 where a scenario has failed."""
     parser = argparse.ArgumentParser(description="Times of recovery in a real cluster.")
     parser.add_argument("--runs", type=int, default=3, help="of each scenario (default: 3)")
-    names = [scenario.__name__ for scenario in SCENARIOS]
+    names = [scenario.__name__ for scenario in EVERY]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
     asked = parser.parse_args()
     unknown = set(asked.names) - set(names)
@@ -23,7 +27,7 @@ def main() -> int:
     if reason:
         print(f"cannot run: {reason}", file=sys.stderr)
         return 1
-    chosen = [each for each in SCENARIOS if not asked.names or each.__name__ in asked.names]
+    chosen = [each for each in EVERY if not asked.names or each.__name__ in asked.names]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after cleaning up
     with tempfile.TemporaryDirectory(prefix="cmappd-cluster-") as folder:
         cluster = Cluster(Path(folder))
@@ -54,7 +58,7 @@ def _measure(cluster: Cluster, scenario: Scenario, runs: int) -> tuple[list[floa
             found = scenario(cluster)
             cluster.clear()
             seconds.append(found)
-        except AssertionError as error:
+        except (AssertionError, CannotError) as error:
             trouble = f"; {str(error).splitlines()[0]}"
             cluster.restart()
     return seconds, trouble

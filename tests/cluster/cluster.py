@@ -6,14 +6,18 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from tests.certificates import Authority
 from tests.cluster import nodes
-from tests.cluster.guests import GUESTS, Disk, Guest, hosts_file
-from tests.cluster.hypervisor import Hypervisor, Vm
+from tests.cluster.guests import GUESTS, REAL, Disk, Guest, hosts_file
+from tests.cluster.hypervisor import Hypervisor, StandIn
 from tests.cluster.machines import PATIENCE, Machine, Switch, wait_for
+from tests.cluster.qemu import Qemu
+from tests.cluster.real_guest import INTERVALS, RealGuest
+from tests.guest_vm.image import Image, image
 
 NEEDED = ("corosync", "pacemakerd", "cibadmin", "crm_mon", "unshare", "setpriv", "nsenter", "ip")
 
@@ -41,22 +45,28 @@ class Cluster:
         self.nodes: dict[str, Machine] = {}
         self._switch = Switch()
         nodes.prepare(folder)
-        authority = Authority(folder / "pki")
+        self._authority = Authority(folder / "pki")
         self.disk = Disk(folder / "disk")
-        self.guests = {name: Guest(name, folder / name, authority, self.disk) for name in GUESTS}
+        self.guests = {
+            name: Guest(name, folder / name, self._authority, self.disk) for name in GUESTS
+        }
         self.hypervisor = Hypervisor(folder / "harness/harness.sock", self.nodes)
         for name, guest in self.guests.items():
-            self.hypervisor.vms[name] = Vm(lambda guest=guest: guest.boot(self._switch))  # type: ignore[misc]
+            boot = partial(guest.boot, self._switch)
+            self.hypervisor.vms[name] = StandIn(boot)
         for number, name in enumerate(nodes.NODES, 1):
-            config = folder / name / "etc/cmappd/cmappmgr.toml"
-            config.write_text(hosts_file(authority, number))
-            config.chmod(0o600)
+            for file, intervals in {"cmappmgr.toml": {}, "slow.toml": INTERVALS}.items():
+                config = folder / name / "etc/cmappd" / file
+                config.write_text(hosts_file(self._authority, number, **intervals))
+                config.chmod(0o600)
             self.boot(name)
         self.wait_online(*nodes.NODES)
 
     def close(self) -> None:
         """End all of it."""
         self.hypervisor.close()
+        if "real" in vars(self):
+            self.real.hang_up()
         for node in self.nodes.values():
             node.kill()
         self._switch.close()
@@ -73,16 +83,27 @@ class Cluster:
 
     def guest_machine(self, name: str) -> Machine:
         """The machine of a VM that runs."""
-        machine = self.hypervisor.vms[name].machine
-        assert machine is not None, f"{name} does not run"
-        return machine
+        vm = self.hypervisor.vms[name]
+        assert isinstance(vm, StandIn)
+        assert vm.machine is not None, f"{name} does not run"
+        return vm.machine
+
+    @cached_property
+    def real(self) -> RealGuest:
+        """The guest with a kernel of its own, made when it is asked for. Raises CannotError."""
+        (name,) = REAL
+        guest = RealGuest(name, self.folder / name, self._authority)
+        own = Image(*(Path(shutil.copy(file, guest.folder)) for file in image()))
+        guest.vm = Qemu(guest.folder, REAL[name], own, self.nodes)
+        self.hypervisor.vms[name] = guest.vm
+        return guest
 
     def cut(self, name: str) -> None:
         """Cut a node's link, and with it those of the VMs there."""
         self.nodes[name].cut()
         for vm in self.hypervisor.vms.values():
-            if vm.machine is not None and vm.node == name:
-                vm.machine.cut()
+            if vm.node == name:
+                vm.cut()
 
     def restart(self) -> None:
         """Begin anew, with nodes that know of nothing."""

@@ -19,6 +19,7 @@ from tests.certificates import Authority
 from tests.cluster.machines import Machine, Switch, wait_for
 
 GUESTS = {"vm1": "10.77.0.11", "vm2": "10.77.0.12"}
+REAL = {"real1": "10.77.0.21"}  # with a kernel of its own, slow: see qemu.py
 PROGRAMS = Path(sys.executable).parent
 
 BOOT = """\
@@ -175,7 +176,7 @@ def hosts_file(authority: Authority, number: int, **intervals: str) -> str:
     certificate, key = authority.manager(f"vmhost{number}", end=timedelta(days=30))
     usual = {"poll_interval": "1s", "connect_timeout": "3s", "lost_after": "8s"}
     table = {
-        "guests": {name: {"address": address} for name, address in GUESTS.items()},
+        "guests": {name: {"address": address} for name, address in (GUESTS | REAL).items()},
         "tls": {"certificate": certificate, "key": key, "ca": authority.ca},
         "manager": {**usual, **intervals},
     }

@@ -10,29 +10,64 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from tests.cluster.machines import PATIENCE, Machine
 
 OK, FAILED, NOT_RUNNING = 0, 1, 7
 
 
-class Vm:
-    """One VM: where it is, and its machine while it runs."""
+class Vm(Protocol):
+    """One VM: where it is or was, and what may be done with it."""
 
-    def __init__(self, boot: Callable[[], Machine]) -> None:
-        self.boot = boot
-        self.machine: Machine | None = None
-        self.node = ""
+    node: str
 
-    def runs_at(self, node: str) -> bool:
-        """Whether it runs there."""
-        return self.machine is not None and self.machine.running and self.node == node
+    @property
+    def running(self) -> bool:
+        """Whether it has power."""
+
+    def start(self, node: str) -> None:
+        """Give it power."""
 
     def stop(self) -> None:
         """Kill it, as a hypervisor does when the time is over."""
+
+    def move(self, node: str) -> None:
+        """Migrate it while it runs."""
+
+    def cut(self) -> None:
+        """Cut its link, as that of its node."""
+
+
+class StandIn:
+    """A VM that is a machine beside those of the nodes."""
+
+    def __init__(self, boot: Callable[[], Machine]) -> None:
+        self.node = ""
+        self.machine: Machine | None = None
+        self._boot = boot
+
+    @property
+    def running(self) -> bool:
+        return self.machine is not None and self.machine.running
+
+    def start(self, node: str) -> None:
+        self.machine, self.node = self._boot(), node
+
+    def stop(self) -> None:
         if self.machine is not None:
             self.machine.kill()
             self.machine = None
+
+    def move(self, node: str) -> None:
+        assert self.machine is not None
+        self.machine.freeze()  # as all of them do while the last pages are copied
+        self.machine.thaw()
+        self.node = node
+
+    def cut(self) -> None:
+        if self.machine is not None:
+            self.machine.cut()
 
 
 class Hypervisor:
@@ -91,32 +126,27 @@ class Hypervisor:
             self._power_off(name)
             return OK
         vm = self.vms[name]
+        here = vm.running and vm.node == node
         if action == "start":
-            return self._start(vm, name, node)
+            return OK if here else self._start(vm, name, node)
         if action == "stop":
-            if vm.runs_at(node):
+            if here:
                 vm.stop()
             return OK
         if action == "migrate_to":
-            return self._move(vm, node, target)
+            if not here or target not in self._nodes:
+                return FAILED
+            vm.move(target)
+            return OK
         if action in ("monitor", "migrate_from"):
-            return OK if vm.runs_at(node) else NOT_RUNNING
+            return OK if here else NOT_RUNNING
         return 3
 
     def _start(self, vm: Vm, name: str, node: str) -> int:
-        if not vm.runs_at(node):
-            if vm.machine is not None and vm.machine.running:
-                self.violations.append(f"{name} starts at {node}, and runs at {vm.node}")
-                return FAILED
-            vm.machine, vm.node = vm.boot(), node
-        return OK
-
-    def _move(self, vm: Vm, node: str, target: str) -> int:
-        if not vm.runs_at(node) or vm.machine is None or target not in self._nodes:
+        if vm.running:
+            self.violations.append(f"{name} starts at {node}, and runs at {vm.node}")
             return FAILED
-        vm.machine.freeze()  # as all of them do while the last pages are copied
-        vm.machine.thaw()
-        vm.node = target
+        vm.start(node)
         return OK
 
     def _power_off(self, node: str) -> None:

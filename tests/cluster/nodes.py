@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from tests.cluster.guests import PROGRAMS
-from tests.cluster.machines import Machine, Switch
+from tests.cluster.machines import Machine, Switch, mac
 
 HERE = Path(__file__).parent
 AGENT = HERE.parents[1] / "cluster" / "pacemaker" / "app"
@@ -83,8 +83,14 @@ export PCMK_logfacility=none PCMK_logfile=/var/log/pacemaker/pacemaker.log
 pacemakerd &
 """
 
+# A node's card is in a bridge, into which those of its VMs are plugged.
 BOOT = """\
 exec </dev/null
+ip link add br0 address {mac} type bridge mcast_snooping 0
+ip address flush dev eth0
+ip link set eth0 master br0
+ip address add {address}/24 dev br0
+ip link set br0 up
 mount -n -t tmpfs -o mode=755 tmpfs /run
 mount -n -t tmpfs -o mode=1777 tmpfs /dev/shm
 mkdir -p /run/harness /run/lock /run/resource-agents
@@ -143,7 +149,14 @@ def _install(target: Path, source: Path) -> None:
 
 def boot(name: str, switch: Switch, folder: Path) -> Machine:
     """Boot a node, which joins the cluster by and by."""
-    script = BOOT.format(folder=folder, name=name, private=" ".join(PRIVATE), start=START)
+    script = BOOT.format(
+        folder=folder,
+        name=name,
+        address=NODES[name],
+        mac=mac(NODES[name]),
+        private=" ".join(PRIVATE),
+        start=START,
+    )
     return Machine(switch, NODES[name], folder / name, script)
 
 

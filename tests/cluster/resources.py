@@ -7,9 +7,11 @@ OTHER = {"node1": "node2", "node2": "node1"}
 
 def vm(name: str, **meta: str) -> str:
     """A VM of the hypervisor of the tests."""
-    return _primitive(
-        name, "test", "vm", {"name": name}, _operation(name, "monitor", "1s", "20s"), meta
-    )
+    operations = [
+        _operation(name, "monitor", "1s", "20s"),
+        *(_operation(name, action, "0s", "60s") for action in ("start", "stop", "migrate_to")),
+    ]
+    return _primitive(name, "test", "vm", {"name": name}, "".join(operations), meta)
 
 
 def app(
@@ -26,6 +28,7 @@ def app(
         _operation(name, "monitor", "1s", "20s"),
         _operation(name, "start", "0s", start),
         _operation(name, "stop", "0s", stop),
+        *(_operation(name, action, "0s", "60s") for action in ("migrate_to", "migrate_from")),
     ]
     given = {
         "app": name,

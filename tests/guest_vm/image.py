@@ -28,9 +28,9 @@ META_PACKAGE = "linux-image-cloud-amd64"
 # busybox's insmod resolves nothing: in this order.
 MODULES = (
     *("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci"),
-    *("failover", "net_failover", "virtio_net"),
+    *("failover", "net_failover", "virtio_net", "virtio_blk", "pvpanic", "pvpanic-pci"),
 )
-TOOLS = ("setpriv", "prlimit", "nice")
+TOOLS = ("setpriv", "prlimit", "nice", "flock")
 PYTHON, SITE = "/opt/python", "/opt/site"
 _UNUSED = re.compile(
     "test|tests|idlelib|tkinter|turtledemo|ensurepip|lib2to3|site-packages|config-.*"
@@ -135,9 +135,16 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 for module in $(cat /modules/order); do insmod /modules/$module.ko; done
 hostname guest1
 ip link set lo up
-ip address add 10.0.2.15/24 dev eth0
+# From the kernel's command line, where it is there.
+ip address add "${ADDRESS:-10.0.2.15/24}" dev eth0
 ip link set eth0 up
-ip route add default via 10.0.2.2
+[ -n "$ADDRESS" ] || ip route add default via 10.0.2.2
+# A disk is what lasts, and says what is to be run.
+if [ -b /dev/vda ]; then
+    mkdir /disk
+    mount -t ext4 -o sync /dev/vda /disk
+    sh /disk/boot &
+fi
 while :; do
     setsid sh -c 'stty -F /dev/ttyS1 raw -echo; exec sh /dev/ttyS1 >/dev/ttyS1 2>/dev/null'
 done

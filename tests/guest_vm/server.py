@@ -7,7 +7,8 @@ import tomli_w
 
 from tests.certificates import Authority, Identity
 from tests.end_to_end.programs import Manager
-from tests.guest_vm.vm import PATIENCE, PORT, Vm
+from tests.guest_vm.shell import PATIENCE
+from tests.guest_vm.vm import PORT, Vm
 
 UNIT = "/sys/fs/cgroup/system.slice/cmappserver.service"
 CONFIG, APPS, LOG = "/etc/cmappd/cmappserver.toml", "/etc/cmappd/apps.d", "/run/server.log"

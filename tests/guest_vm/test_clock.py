@@ -8,7 +8,8 @@ import pytest
 from tests.certificates import Authority
 from tests.end_to_end.programs import Manager
 from tests.guest_vm.server import UNIT, Server, manager
-from tests.guest_vm.vm import PATIENCE, Vm
+from tests.guest_vm.shell import PATIENCE
+from tests.guest_vm.vm import Vm
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 

@@ -12,7 +12,8 @@ import tomli_w
 
 from tests.certificates import Authority
 from tests.guest_vm.server import CONFIG, LOG, UNIT, Server, manager
-from tests.guest_vm.vm import PATIENCE, Vm
+from tests.guest_vm.shell import PATIENCE
+from tests.guest_vm.vm import Vm
 
 # Alone, all of it takes a minute; beside others, a test alone can.
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
