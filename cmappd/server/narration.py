@@ -22,6 +22,9 @@ def narrate(before: App, after: App, now: float) -> list[Line]:
     if after.last is not None and (before.last is None or after.last.run != before.last.run):
         text = f"run {after.last.run} {outcome_text(after.last)}"
         lines.append(Line(text, _how_bad(after.last, after.phase)))
+    # First, because what follows is often for that.
+    if after.run is not None and before.run is not None and after.run.id == before.run.id:
+        lines += _of_run(before.run, after.run)
     waits, waited = _waits(after), _waits(before)
     if waits:
         lines += waits if waits != waited else []
@@ -31,8 +34,6 @@ def narrate(before: App, after: App, now: float) -> list[Line]:
         lines.append(Line(cause_text(after.last.cause), INFO))
     elif waited or _place(after) != _place(before):
         lines.append(_phase(after, now))
-    if after.run is not None and before.run is not None and after.run.id == before.run.id:
-        lines += _of_run(before.run, after.run)
     if after.maintenance != before.maintenance:
         lines.append(_maintenance(after.maintenance, now))
     if after.removed and not before.removed:

@@ -6,14 +6,24 @@ import pytest
 
 from cmappd.core import lifecycle
 from cmappd.core.config import Application, Start, Stop
-from cmappd.core.events import Event, Exited, Gone, Kill, Launched, NotLaunched, TimedOut
+from cmappd.core.events import (
+    CheckDue,
+    Checked,
+    Event,
+    Exited,
+    Gone,
+    Kill,
+    Launched,
+    NotLaunched,
+    TimedOut,
+)
 from cmappd.core.events import Start as Begin
 from cmappd.core.events import Stop as End
 from cmappd.core.lifecycle import App
 from cmappd.core.state import Cause, ExitStatus, Part
 from cmappd.core.wording import ERROR, INFO, WARNING, Line
 from cmappd.server.narration import narrate
-from tests.core.definitions import fresh
+from tests.core.definitions import fresh, health
 
 RUN = "db.e.1"
 SIMPLE = Application(command=("/bin/db",))
@@ -77,3 +87,16 @@ def test_a_launch_that_fails_is_told_as_an_error() -> None:
 def test_an_end_that_was_asked_for_is_told_as_news() -> None:
     asked: list[Event] = [Begin(), Launched(RUN, 7), End(Cause.OPERATOR), Gone(RUN, Part.MAIN)]
     assert {line.severity for line in told(SIMPLE, asked)} == {INFO}
+
+
+def test_why_comes_before_what() -> None:
+    sick = Application(command=("/bin/db",), health=health(failures=1))
+    failed = Checked(RUN, passed=False, detail="exit code 1")
+    said = [*told(sick, [Begin(), Launched(RUN, 7), TimedOut(), CheckDue(), failed])]
+    assert said[-2:] == [
+        Line("unhealthy", WARNING),
+        Line(
+            f"stopping (run {RUN}, pid 7); SIGKILL follows in 30.0 s: unhealthy: exit code 1",
+            WARNING,
+        ),
+    ]
