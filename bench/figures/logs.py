@@ -81,7 +81,7 @@ def _sink(workspace: Workspace, name: str) -> str:
     deadline = time.monotonic() + TIMEOUT
     while not socket.exists() and time.monotonic() < deadline:
         time.sleep(LOOK)
-    return f"import cmappd.system.{name} as it; it.SOCKET = '{socket}'; "
+    return f"import cmappd.system.log.{name} as it; it.SOCKET = '{socket}'; "
 
 
 def _has_all(name: str, workspace: Workspace, guest: Guest, wrote: int) -> bool:
