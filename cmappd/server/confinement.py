@@ -1,7 +1,6 @@
 """The cgroup of an application's live run, with its limits; without limits it may have none."""
 
 import contextlib
-import signal
 
 from cmappd.core.config import Application
 from cmappd.core.events import Killed
@@ -11,7 +10,7 @@ from cmappd.core.state import Part
 from cmappd.errors import CmappdError, ConfigError, LaunchError
 from cmappd.server.world import World
 from cmappd.system.cgroup import Cgroup, Resources
-from cmappd.system.process import Identity, Launch, held, launch, send
+from cmappd.system.process import Identity, Launch, held, launch
 
 # A process with much memory takes its time to die: for so many seconds, who was killed is open.
 GRACE = 10.0
@@ -194,8 +193,7 @@ class Confinement:
             if self._cgroup is not None:
                 self._cgroup.add_tree(process.pid)
         except (CmappdError, OSError) as error:
-            if limited:  # it waits at the gate, and never gets through
-                send(process, signal.SIGKILL)
+            if limited:  # it never gets through the gate
                 raise LaunchError(f"its resources cannot be limited: {error}") from error
             self._world.log_of(self._name).warning("not in its cgroup: %s", error)
 

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +58,8 @@ class Launch:
 
 
 # A shell that becomes the command. What it adds to the environment, it takes away again: dash
-# PWD, and bash SHLVL too (but not _). At the gate it waits for the end of its input.
-_AT_GATE, _NAMING, _BECOME = "read -r _;", "export {}=$$;", 'unset {}; exec "$@" </dev/null'
+# PWD, and bash SHLVL too (but not _). At the gate it waits for a line.
+_AT_GATE, _NAMING, _BECOME = "read -r _ || exit;", "export {}=$$;", 'unset {}; exec "$@" </dev/null'
 _ADDED = ("PWD", "OLDPWD", "SHLVL")
 
 
@@ -78,7 +78,8 @@ def _shell(spec: Launch, gated: bool) -> tuple[str, ...]:
 def held(spec: Launch) -> Iterator[Identity]:
     """Launch a program that begins at the end of the block: it can be put somewhere before.
 
-    Should this process be killed meanwhile, the program begins then. Raises LaunchError.
+    Where the block fails, or this process is killed in it, the program never begins: the shell
+    that stands for it ends. Raises LaunchError.
     """
     reading, writing = os.pipe()
     try:
@@ -87,6 +88,8 @@ def held(spec: Launch) -> Iterator[Identity]:
         finally:
             os.close(reading)
         yield identity
+        with suppress(BrokenPipeError):  # it was killed
+            os.write(writing, b"\n")
     finally:
         os.close(writing)
 
@@ -95,9 +98,9 @@ def launch(spec: Launch, gate: int | None = None) -> Identity:
     """Execute a program in a session of its own; call it in the main thread.
 
     Returns when the exec has succeeded; with limits, a nice value, no new privileges, a variable
-    for the pid or a ``gate``, a pipe whose end is awaited, when that of a `prefix` has, which
-    executes the program next. What can be foreseen of that is an error here; what cannot is told
-    in its output, and by exit codes 126 and 127 (or 1). Raises LaunchError, which says what to
+    for the pid or a ``gate``, a pipe from which a line is awaited, when that of a `prefix` has,
+    which executes the program next. What can be foreseen of that is an error here; what cannot is
+    told in its output, and by exit codes 126 and 127 (or 1). Raises LaunchError, which says what to
     repair.
     The caller must have the pid watched by the reaper before the loop runs again.
     """

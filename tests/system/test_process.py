@@ -15,7 +15,7 @@ import pytest
 from cmappd.core.state import ExitStatus
 from cmappd.errors import LaunchError
 from cmappd.system.proc import Identity, exists, read_stat
-from cmappd.system.process import Launch, become_supervisor, launch, send
+from cmappd.system.process import Launch, become_supervisor, held, launch, send
 
 from .conftest import Scripts, open_files, until
 
@@ -340,3 +340,35 @@ def test_a_main_thread_that_ended_is_no_zombie(scripts: Scripts) -> None:
     assert stat.alive
     assert send(main, signal.SIGKILL)
     finish(main)
+
+
+# At the gate -------------------------------------------------------------------------
+
+
+def reaped(pid: int) -> ExitStatus:
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code)
+
+
+def test_a_program_that_is_held_begins_at_the_end_of_the_block(
+    scripts: Scripts, tmp_path: Path
+) -> None:
+    with held(scripts.sh(f"touch {tmp_path}/begun; exit 3")) as process:
+        until(lambda: "S" in Path(f"/proc/{process.pid}/stat").read_text().split(") ")[1][:1])
+        assert not (tmp_path / "begun").exists()
+    assert reaped(process.pid) == ExitStatus(code=3)
+    assert (tmp_path / "begun").exists()
+
+
+def test_a_program_that_is_held_never_begins_where_the_block_does_not_come_to_its_end(
+    scripts: Scripts, tmp_path: Path
+) -> None:
+    """As when cmappserver is killed in it: the other end of the pipe is closed."""
+    with (
+        pytest.raises(ZeroDivisionError),
+        held(scripts.sh(f"touch {tmp_path}/begun; exit 3")) as process,
+    ):
+        raise ZeroDivisionError
+    assert reaped(process.pid).code not in (0, 3)
+    assert not (tmp_path / "begun").exists()
