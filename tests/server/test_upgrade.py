@@ -380,7 +380,7 @@ def test_an_exec_that_fails_ends_as_a_crash(tmp_path: Path, disk: Disk) -> None:
             "    answer =",
             "    __import__('os').unlink(sys.executable)\n    answer =",
         )
-        assert upgrade(guest, "--timeout", "2s").returncode == 4
+        assert upgrade(guest, "--timeout", "6s").returncode == 4
         assert guest.wait() == 1
         assert "cannot execute the new cmappserver: " in guest.log()
         interpreter.symlink_to(sys.executable)
