@@ -35,10 +35,13 @@ def test_a_stop_command_under_way_is_waited_for(tmp_path: Path) -> None:
     told = tmp_path / "told"
     wait = waiting_for(go, "kill -USR1 $CMAPPD_MAIN_PID; sleep 0.5")
     command = f"touch {told}; {wait}"
-    trap = "trap 'echo told; exit 0' USR1; trap 'echo signalled' TERM; while :; do sleep 0.02; done"
+    traps = "trap 'echo told; exit 0' USR1; trap 'echo signalled' TERM; echo trapped"
+    loop = f"{traps}; while :; do sleep 0.02; done"
+    log = tmp_path / "db.log"
     stop = {"command": ["/bin/sh", "-c", command], "timeout": "20s"}
-    with Guest(tmp_path, shell("db", trap, autostart=True, stop=stop)).started() as guest:
+    with Guest(tmp_path, shell("db", loop, autostart=True, stop=stop)).started() as guest:
         before = running(guest)
+        wait_for(lambda: log.exists() and log.read_text() == "trapped\n")
         admin = guest.control()
         admin.send(Stop(admin.next(), "db"))
         wait_for(told.exists)
@@ -50,7 +53,7 @@ def test_a_stop_command_under_way_is_waited_for(tmp_path: Path) -> None:
         status = guest.control().wait_app("db", lambda status: status.phase == "stopped")
         assert status.last is not None
         assert status.last.cause is Cause.OPERATOR
-        wait_for(lambda: (tmp_path / "db.log").read_text() == "told\n")
+        wait_for(lambda: log.read_text() == "trapped\ntold\n")
 
 
 def test_a_stop_command_that_has_ended_meanwhile_is_followed_by_the_signal(tmp_path: Path) -> None:
