@@ -32,8 +32,8 @@ class Vm(Protocol):
     def stop(self) -> None:
         """Kill it, as a hypervisor does when the time is over."""
 
-    def move(self, node: str) -> None:
-        """Migrate it while it runs."""
+    def move(self, node: str) -> bool:
+        """Migrate it while it runs; whether it is there."""
 
     def cut(self) -> None:
         """Cut its link, as that of its node."""
@@ -59,11 +59,12 @@ class StandIn:
             self.machine.kill()
             self.machine = None
 
-    def move(self, node: str) -> None:
+    def move(self, node: str) -> bool:
         assert self.machine is not None
         self.machine.freeze()  # as all of them do while the last pages are copied
         self.machine.thaw()
         self.node = node
+        return True
 
     def cut(self) -> None:
         if self.machine is not None:
@@ -134,10 +135,8 @@ class Hypervisor:
                 vm.stop()
             return OK
         if action == "migrate_to":
-            if not here or target not in self._nodes:
-                return FAILED
-            vm.move(target)
-            return OK
+            moved = here and target in self._nodes and vm.move(target)
+            return OK if moved else FAILED
         if action in ("monitor", "migrate_from"):
             return OK if here else NOT_RUNNING
         return 3

@@ -42,9 +42,7 @@ class Qemu:
     @property
     def running(self) -> bool:
         """Whether it runs, or is frozen."""
-        with contextlib.suppress(OSError):
-            return self.pid > 0 and str(self._folder).encode() in _command_of(self.pid)
-        return False
+        return self._is_ours(self.pid)
 
     @property
     def shell(self) -> Path:
@@ -57,9 +55,7 @@ class Qemu:
 
     def stop(self) -> None:
         """Take its power; also when it is frozen."""
-        if self.running:
-            os.kill(self.pid, signal.SIGKILL)
-        wait_for(lambda: not self.running, "the end of QEMU")
+        self._kill(self.pid)
         self.pid = 0
 
     def freeze(self) -> None:
@@ -69,18 +65,27 @@ class Qemu:
     def cut(self) -> None:
         """Nothing: it is cut off with its node."""
 
-    def move(self, node: str) -> None:
-        """Migrate it to another node."""
+    def move(self, node: str) -> bool:
+        """Migrate it to another node. It stays where it is frozen."""
         new = self._launch(node, "-incoming", f"tcp:0.0.0.0:{MIGRATION_PORT}")
         try:
             with connected(self._folder / f"qmp-{self.node}") as monitor:
                 monitor.execute("migrate", uri=f"tcp:{self._nodes[node].address}:{MIGRATION_PORT}")
                 monitor.wait_migrated()
-        except BaseException:
-            os.kill(new, signal.SIGKILL)
-            raise
+        except TimeoutError:
+            self._kill(new)
+            return False
         self.stop()
         self.pid, self.node = new, node
+        return True
+
+    def _kill(self, pid: int) -> None:
+        if self._is_ours(pid):
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not self._is_ours(pid), "the end of QEMU")
+
+    def _is_ours(self, pid: int) -> bool:
+        return pid > 0 and str(self._folder).encode() in _command_of(pid)
 
     def _launch(self, node: str, *more: str) -> int:
         """Run QEMU as a process of the node; its number, as it is called outside."""
@@ -131,7 +136,7 @@ class Monitor:
 
 @contextlib.contextmanager
 def connected(path: Path) -> Iterator[Monitor]:
-    """The monitor at a socket. Raises OSError where QEMU is frozen."""
+    """The monitor at a socket. Raises TimeoutError where QEMU is frozen."""
     with socket.socket(socket.AF_UNIX) as connection, connection.makefile("r") as lines:
         connection.settimeout(ANSWER)
         connection.connect(str(path))

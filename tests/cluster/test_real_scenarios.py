@@ -21,7 +21,11 @@ def kept_cluster(session_cluster: Cluster) -> Iterator[Cluster]:
     except CannotError as error:
         pytest.skip(str(error))
     yield session_cluster
-    session_cluster.clear()
+    try:
+        session_cluster.clear()
+    except BaseException:
+        session_cluster.restart()
+        raise
 
 
 @pytest.fixture
