@@ -125,10 +125,9 @@ def script() -> str:
 
 def test_the_lease_of_a_manager_that_is_gone_is_waited_for(stage: Stage) -> None:
     stage.guest.define("db", "/bin/sleep", "600", manager={"lease": "5s"})
+    stage.guest.managers["vmhost3"] = {"apps": ["*"]}
     package = in_a_guest_that_runs(stage)
     config = stage.scene.host(stage.scene.authority.manager("vmhost3"))
-    stage.guest.managers["vmhost3"] = {"apps": ["*"]}
-    stage.guest.write()
     other = stage.scene.manager("db", config=config)
     other.wait_said("running")
     pid = stage.guest.pid_of("db")
