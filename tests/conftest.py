@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -18,6 +19,11 @@ from tests import ports
 MUST_RUN = os.environ.get("CMAPPD_TEST_MUST_RUN") == "1"
 # Seconds in which what a test has told to end must have ended.
 SETTLE = 5.0
+
+
+def pytest_configure() -> None:
+    """Hear SIGINT, which a shell has what it starts in the background ignore, and its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # What cannot run, and what must -------------------------------------------------------

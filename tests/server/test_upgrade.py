@@ -331,7 +331,7 @@ def test_a_program_of_no_use_changes_nothing(
     ("text", "said"),
     [
         ("[server]\non_shutdwn = 1\n", "cmappserver.toml:2: server.on_shutdwn: unknown key"),
-        ('[server]\nstate_directory = "/tmp/other"\n', "now names another state directory"),
+        ('[server]\nstate_directory = "other"\n', "now names another state directory"),
     ],
     ids=["bad", "another state"],
 )
