@@ -172,12 +172,13 @@ class Cluster:
 
     def clear(self) -> None:
         """Stop and forget all resources, and give power to all nodes."""
+        # In this order: a node that comes back would be given what is to be stopped.
+        self._default_role("Stopped")
+        wait_for(lambda: not self.active() and self.idle(), "all to stop", every=0.1)
         for name in nodes.NODES:
             if name not in self.nodes:
                 self.boot(name)
         self.wait_online(*nodes.NODES)
-        self._default_role("Stopped")
-        wait_for(lambda: not self.active() and self.idle(), "all to stop", every=0.1)
         self.run("crm_resource", "--cleanup")
         wait_for(self.idle, "the cleanup", every=0.1)
         self.run("cibadmin", "--replace", "--xml-text", "<constraints/>")
