@@ -19,8 +19,8 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.fixture(scope="session")
-def session_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+@pytest.fixture(scope="package")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster itself."""
     reason = why_not()
     if reason:
@@ -38,15 +38,15 @@ def no_leaks() -> None:
 
 
 @pytest.fixture
-def cluster(session_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+def cluster(shared_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Two nodes without resources; afterwards nobody may have seen what must not be."""
-    yield session_cluster
+    yield shared_cluster
     try:
         assert not request.node.stash[FAILED], "the test has failed; the logs are below"
-        session_cluster.clear()
+        shared_cluster.clear()
     except BaseException:
-        print_logs(session_cluster)
-        session_cluster.restart()
+        print_logs(shared_cluster)
+        shared_cluster.restart()
         raise
 
 

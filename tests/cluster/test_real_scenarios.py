@@ -14,17 +14,17 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def kept_cluster(session_cluster: Cluster) -> Iterator[Cluster]:
+def kept_cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
     """The cluster, which keeps its resources from test to test: to boot the guest takes time."""
     try:
-        session_cluster.real  # noqa: B018  is made
+        shared_cluster.real  # noqa: B018  is made
     except CannotError as error:
         pytest.skip(str(error))
-    yield session_cluster
+    yield shared_cluster
     try:
-        session_cluster.clear()
+        shared_cluster.clear()
     except BaseException:
-        session_cluster.restart()
+        shared_cluster.restart()
         raise
 
 

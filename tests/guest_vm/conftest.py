@@ -9,7 +9,7 @@ from tests.guest_vm.image import CannotError, image
 from tests.guest_vm.vm import Vm
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
     """A guest with cgroups of version 2, and nothing else on it."""
     try:
