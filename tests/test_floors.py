@@ -1,7 +1,8 @@
 """The floors of the house: what each module may import, and how large anything may become.
 
-Imports run downward only: errors, reasons < core < system < server, client. They are read
-from the source; what really gets loaded is then seen in a fresh interpreter.
+Imports run downward only: errors, reasons < core < system < server, client; and in server:
+shared < application < the rest. They are read from the source; what really gets loaded is then
+seen in a fresh interpreter.
 """
 
 import ast
@@ -22,7 +23,9 @@ BELOW = {
     "ground": {"ground"},
     "core": {"ground", "core"},
     "system": {"ground", "core", "system"},
-    "server": {"ground", "core", "system", "server"},
+    "server.shared": {"ground", "core", "system", "server.shared"},
+    "server.application": {"ground", "core", "system", "server.shared", "server.application"},
+    "server": {"ground", "core", "system", "server.shared", "server.application", "server"},
     "client": {"ground", "core", "system", "client"},
 }
 # `cmappctl check` reads the guest's files as the server does. It imports that when asked to.
@@ -81,6 +84,9 @@ class Module(NamedTuple):
     @property
     def floor(self) -> str:
         head, _, rest = self.name.partition(".")
+        package = ".".join(self.name.split(".")[:2])
+        if package in BELOW:
+            return package
         return head if rest or head in BELOW else "ground"
 
     @property

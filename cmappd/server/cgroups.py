@@ -1,7 +1,7 @@
 """Whether this guest's runs can have cgroups and limits, and why not, in sentences."""
 
 from cmappd.errors import ConfigError
-from cmappd.server.world import World
+from cmappd.server.shared.world import World
 from cmappd.system.cgroup import Resources
 from cmappd.system.hierarchy import Hierarchy, lacking, name_of, open_hierarchy
 

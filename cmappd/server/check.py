@@ -8,12 +8,12 @@ from cmappd.core.at_most_once import least_lost_after
 from cmappd.core.config import Application, Tls
 from cmappd.core.units import format_duration
 from cmappd.errors import CmappdError
+from cmappd.server.application.confinement import resources_of
+from cmappd.server.application.launches import launch_of
+from cmappd.server.application.status import ends_within
 from cmappd.server.certificates import load_certificates
 from cmappd.server.cgroups import about_machine
-from cmappd.server.confinement import resources_of
-from cmappd.server.launches import launch_of
 from cmappd.server.load import load
-from cmappd.server.status import ends_within
 from cmappd.system.cgroup import Resources
 from cmappd.system.hierarchy import lacking
 from cmappd.system.log import journal, syslog

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 from cmappd.core.messages import Done, Logs, Refused, Reopen, Text
 from cmappd.errors import CmappdError
-from cmappd.server.follower import PIECE, Follower
-from cmappd.server.output import Output
+from cmappd.server.application.follower import PIECE, Follower
+from cmappd.server.application.output import Output
 from cmappd.server.registry import Registry
 
 LOG_SIZE = 1024 * 1024  # bytes of a log that are read at once, at the most

@@ -17,21 +17,21 @@ from typing import Any
 from cmappd import __version__
 from cmappd.core.config import Config
 from cmappd.errors import CmappdError, ConfigError
-from cmappd.server import log
 from cmappd.server.cgroups import open_cgroups
 from cmappd.server.connections import Connections
-from cmappd.server.leftovers import find_leftovers
 from cmappd.server.listeners import Listeners
 from cmappd.server.load import Loader
-from cmappd.server.maintenance import Maintenances
 from cmappd.server.peer import Office
 from cmappd.server.registry import Registry
 from cmappd.server.rehearsal import rehearse
 from cmappd.server.reload import Reloader
-from cmappd.server.store import Record, Store, definitions
+from cmappd.server.shared import log
+from cmappd.server.shared.leftovers import find_leftovers
+from cmappd.server.shared.maintenance import Maintenances
+from cmappd.server.shared.store import Record, Store, definitions
+from cmappd.server.shared.world import TOLD_TO_END, World
 from cmappd.server.succession import Lock, hand_over
 from cmappd.server.upgrade import REHEARSE, Upgrader
-from cmappd.server.world import TOLD_TO_END, World
 from cmappd.system import files, limits
 from cmappd.system.handover import Handover, receive
 from cmappd.system.hierarchy import Hierarchy

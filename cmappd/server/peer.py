@@ -35,14 +35,14 @@ from cmappd.core.messages import (
 from cmappd.core.ownership import Presence
 from cmappd.core.session import Identity, Session
 from cmappd.errors import LocalProtocolError, ProtocolError
+from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.cgroups import about
-from cmappd.server.items import Parted, Said
 from cmappd.server.logs import Reader
 from cmappd.server.registry import Registry
 from cmappd.server.reload import Reloader
-from cmappd.server.supervisor import Supervisor
+from cmappd.server.shared.items import Parted, Said
+from cmappd.server.shared.world import World
 from cmappd.server.upgrade import Upgrader
-from cmappd.server.world import World
 
 Asked = Claim | Detach | Stop | Start | Restart | Maintain  # of one application
 TEXT_SIZE = 8 * 1024  # characters; in JSON none takes more than six bytes

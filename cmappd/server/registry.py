@@ -11,11 +11,11 @@ from cmappd.core.events import Define, Kill, Remove, Restart, Start, Stop
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus
 from cmappd.core.state import ALIVE, Cause, Goal, Phase
-from cmappd.server.items import Mended
-from cmappd.server.leftovers import find_run, remove_fifos, still_there
-from cmappd.server.store import Record, RecordError
-from cmappd.server.supervisor import Supervisor
-from cmappd.server.world import TOLD_TO_END, World
+from cmappd.server.application.supervisor import Supervisor
+from cmappd.server.shared.items import Mended
+from cmappd.server.shared.leftovers import find_run, remove_fifos, still_there
+from cmappd.server.shared.store import Record, RecordError
+from cmappd.server.shared.world import TOLD_TO_END, World
 from cmappd.system.proc import exists
 
 DELIVERY_TIMEOUT = 5.0  # seconds for managers to acknowledge results when we end

@@ -10,7 +10,7 @@ import msgspec
 from cmappd import __version__
 from cmappd.core.config import Config
 from cmappd.errors import ConfigError
-from cmappd.server.store import Store
+from cmappd.server.shared.store import Store
 
 
 class Rehearsed(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from cmappd.core.config import Change, Config, Plan
 from cmappd.core.messages import Done, Refused
 from cmappd.server.load import Loader
 from cmappd.server.registry import Registry
-from cmappd.server.world import World
+from cmappd.server.shared.world import World
 
 Tell = Callable[[Done | Refused], None]
 # Problems of one reload that go over the wire; the log has them all.

@@ -12,7 +12,7 @@ from typing import NoReturn
 from cmappd.server.connections import Connections
 from cmappd.server.listeners import Listeners
 from cmappd.server.registry import Registry
-from cmappd.server.world import World
+from cmappd.server.shared.world import World
 from cmappd.system.handover import execute, own_command
 from cmappd.system.limits import open_files_at_the_start
 from cmappd.system.notify import notify

@@ -12,7 +12,7 @@ from cmappd.core.messages import Done, Refused
 from cmappd.errors import CmappdError
 from cmappd.server.registry import Registry
 from cmappd.server.rehearsal import Rehearsed, answer_of
-from cmappd.server.world import World
+from cmappd.server.shared.world import World
 from cmappd.system.handover import own_command
 from cmappd.system.probe import probe
 from cmappd.system.process import Launch

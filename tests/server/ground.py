@@ -13,12 +13,12 @@ from typing import TypeVar
 
 from cmappd.core.config import Config, Source, parse, settle
 from cmappd.core.messages import Claim, Message, Reply
-from cmappd.server.items import Parted, Said
-from cmappd.server.maintenance import Maintenances
+from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.registry import Registry
-from cmappd.server.store import Store
-from cmappd.server.supervisor import Supervisor
-from cmappd.server.world import World
+from cmappd.server.shared.items import Parted, Said
+from cmappd.server.shared.maintenance import Maintenances
+from cmappd.server.shared.store import Store
+from cmappd.server.shared.world import World
 from cmappd.system.process import become_supervisor
 from cmappd.system.signals import Signals
 from cmappd.system.tree import Forest

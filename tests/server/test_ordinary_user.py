@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from cmappd.core.messages import Done, Refused
+from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.check import check
-from cmappd.server.supervisor import Supervisor
+from tests.server.application.test_commands import play, shell, start
 from tests.server.ground import Ground
-from tests.server.test_commands import play, shell, start
 
 pytestmark = pytest.mark.skipif(os.geteuid() == 0, reason="root is refused nothing")
 

@@ -11,7 +11,7 @@ from cmappd.core import events
 from cmappd.core.messages import Ack, Claim, Done, Ended, Refused, Release, State, Stop
 from cmappd.core.state import Cause, Phase
 from cmappd.server import registry as registry_module
-from cmappd.server.items import Said
+from cmappd.server.shared.items import Said
 from tests.server.ground import Ground, Recorder, ground, until
 from tests.server.harness import alive, shell, stanza
 

@@ -302,10 +302,10 @@ def test_the_service_manager_is_told(tmp_path: Path, disk: Disk) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "said"),
     [
-        ("server/custody.py", "class Custody", "clas Custody", "SyntaxError"),
+        ("server/application/custody.py", "class Custody", "clas Custody", "SyntaxError"),
         ("server/main.py", "REHEARSE, action", "'--other', action", "unrecognized arguments"),
         ("server/rehearsal.py", "answer.decode()", "'yes'", "it says 'yes"),
-        ("server/store.py", "VERSION = 1", "VERSION = 0", "a newer cmappserver wrote it"),
+        ("server/shared/store.py", "VERSION = 1", "VERSION = 0", "a newer cmappserver wrote it"),
         ("server/main.py", "        if options.rehearse:", LONG, "gave no answer within"),
     ],
     ids=["broken", "too old", "another", "older records", "hangs"],

@@ -1,0 +1,95 @@
+"""The health checks of an application, in whichever way its definition says."""
+
+import asyncio
+from collections.abc import Callable
+
+from cmappd.core.config import Application
+from cmappd.core.config.values import Address
+from cmappd.core.events import Checked
+from cmappd.core.lifecycle import App
+from cmappd.core.lifecycle.app import CHECKED_PHASES
+from cmappd.core.url import parse_url
+from cmappd.errors import CmappdError
+from cmappd.server.application.launches import launch_of
+from cmappd.server.shared.world import World
+from cmappd.system import limits
+from cmappd.system.netprobe import HttpCheck, http_probe, tcp_probe
+from cmappd.system.probe import ProbeResult, probe
+
+
+class Checks:
+    """One check at a time; its end is posted, and its output kept."""
+
+    __slots__ = ("_name", "_post", "_task", "_unable", "_world", "output")
+
+    def __init__(self, world: World, name: str, post: Callable[[Checked], None]) -> None:
+        self._world = world
+        self._name = name
+        self._post = post
+        self._task: asyncio.Task[None] | None = None
+        self._unable = False  # the last one could not be made, and the log says so
+        self.output = ""  # of the last one of this run
+
+    def start(self, run: str, definition: Application) -> None:
+        """Start one."""
+        self._task = asyncio.create_task(self._run(run, definition))
+
+    async def _run(self, run: str, definition: Application) -> None:
+        try:
+            result = await check(self._world, self._name, run, definition)
+            if not result.passed:
+                # What fails while we have no descriptor to spare says nothing of the application.
+                limits.check_spare_descriptors()
+        except Exception as error:  # noqa: BLE001  without its end there is no next one
+            self._not_made(run, error)
+            return
+        self._unable = False
+        self.output = result.output
+        self._post(Checked(run, result.passed, result.detail))
+
+    def _not_made(self, run: str, error: Exception) -> None:
+        why = error.strerror if isinstance(error, OSError) else repr(error)
+        self.output = f"cannot be checked: {why}"
+        if not self._unable:
+            self._unable = True
+            defect = None if isinstance(error, OSError) else error
+            self._world.log_of(self._name).error("%s", self.output, exc_info=defect)
+        self._post(Checked(run, None, self.output))
+
+    def heed(self, app: App) -> None:
+        """End the one under way where the application, as it is now, is not to be checked."""
+        if app.run is None or app.phase not in CHECKED_PHASES:
+            self.close()
+
+    def close(self) -> None:
+        """End the one under way."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+
+async def check(world: World, app: str, run: str, definition: Application) -> ProbeResult:
+    """Check the health of a run; never raises for what comes of it."""
+    health = definition.health
+    assert health is not None, "the lifecycle asks for what is defined"
+    if health.http is not None:
+        status = (range(200, 400),) if health.http_status is None else health.http_status
+        asked = HttpCheck(
+            parse_url(health.http), status, health.http_redirects, health.http_body,
+            health.http_verify,
+        )  # fmt: skip
+        return await http_probe(asked, health.timeout)
+    if health.tcp is not None:
+        address = Address.parse(health.tcp)
+        return await tcp_probe(address.host, address.port, health.timeout)
+    assert health.command is not None, "one of the three is there"
+    mark = f"{run}/health"
+    try:
+        spec = launch_of(app, mark, definition, health.command, output=-1)
+    except CmappdError as error:
+        return ProbeResult(False, f"could not start: {error}", "")
+    # One a turn of the loop. Launched together they would hold it up, be found to have ended
+    # together, and so be due together for ever after.
+    async with world.turn:
+        await asyncio.sleep(0)
+    return await probe(spec, mark, health.timeout, reaper=world.reaper, forest=world.forest)

@@ -1,0 +1,163 @@
+"""Notices the end of commands and of their process trees, for one application.
+
+The end of a child is told by the reaper, that of a process which an earlier cmappserver has
+launched by a pidfd. Whether anybody is left of the tree is asked then, and again whenever an
+orphan of ours has ended; what is foreign is looked at from time to time.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from functools import partial
+
+from cmappd.core.events import Event, Exited, Gone
+from cmappd.core.state import ExitStatus, Part
+from cmappd.core.wording import status_text
+from cmappd.server.application.confinement import Confinement
+from cmappd.server.shared.world import World
+from cmappd.system.pidwatch import PidWatch
+from cmappd.system.proc import read_stat
+from cmappd.system.process import Identity
+
+FOREIGN_LOOK = 0.25  # seconds between two looks at what is left of an earlier server's run
+
+
+class Deathwatch:
+    """Posts Exited when a command has ended, and Gone when nothing is left of its tree."""
+
+    __slots__ = ("_confinement", "_hear", "_main", "_name", "_pidwatches", "_post", "_world")
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        confinement: Confinement,
+        post: Callable[[Event], None],
+        hear: Callable[[], None],
+    ) -> None:
+        """``hear`` has heard, when it returns, what a process has said before its end."""
+        self._world = world
+        self._name = name
+        self._confinement = confinement
+        self._post = post
+        self._hear = hear
+        self._main: Identity | None = None  # whose end is that of the command, as a part
+        self._pidwatches: dict[Part, PidWatch] = {}  # of processes that are not our children
+
+    def watch_child(self, run: str, part: Part, process: Identity) -> None:
+        """Have the end of a child of ours posted."""
+        self._main = process if part is Part.MAIN else self._main
+        if not self._world.reaper.watches(process.pid):  # it was the main process before, too
+            ended = partial(self._process_ended, run, part, process)
+            self._world.reaper.watch(process.pid, ended)
+
+    def watch(self, run: str, part: Part, process: Identity) -> None:
+        """Have the end of any process posted; one that is gone has ended, and how, nobody knows."""
+        self._main = process if part is Part.MAIN else self._main
+        if part in self._pidwatches:  # of who was it before
+            self._pidwatches.pop(part).close()
+        if _is_our_child(process):
+            self.watch_child(run, part, process)
+            return
+        try:
+            watch = PidWatch(process, partial(self._process_ended, run, part, process))
+        except ProcessLookupError:
+            self.ended(run, part, ExitStatus())
+        except OSError:  # no free descriptor
+            loop = asyncio.get_running_loop()
+            loop.call_later(FOREIGN_LOOK, self._try_again, run, part, process)
+        else:
+            self._pidwatches[part] = watch
+
+    def _try_again(self, run: str, part: Part, process: Identity) -> None:
+        if part is not Part.MAIN or process == self._main:  # it has not handed over since
+            self.watch(run, part, process)
+
+    def _process_ended(self, run: str, part: Part, process: Identity, status: ExitStatus) -> None:
+        self._hear()
+        if part is not Part.MAIN or process == self._main:
+            self.ended(run, part, status)
+            return
+        # It had handed over to another one, which may have become our child by this.
+        if self._main is not None and _is_our_child(self._main):
+            self.watch(run, part, self._main)
+
+    def ended(self, run: str, part: Part, status: ExitStatus) -> None:
+        """Post that a command has ended, and whether anybody is left of its tree."""
+        if part in (Part.STOP, Part.AFTER) and status.code != 0:
+            text = status_text(status) or "an unknown status"
+            self._world.log_of(self._name).warning("%s ended with %s", part, text)
+        kills = self._confinement.oom_kills  # before the cgroup goes
+        try:
+            empty = self._is_empty(run, part)
+        except OSError:  # of /proc, without a free descriptor: it will be looked at again
+            empty = False
+        if empty:
+            self._over(run, part)
+        else:
+            self.linger(run, part)
+        self._post(Exited(run, status, empty, part, kills))
+
+    def linger(self, run: str, part: Part) -> None:
+        """A command has ended, and the rest of the tree has not: have the end of that posted."""
+        tree = tree_of(run, part)
+        self._world.lingering[tree] = lambda: self.look_again(run, part)
+        if self._world.forest.is_foreign(tree):
+            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run, part)
+
+    def _keep_looking(self, run: str, part: Part) -> None:
+        """Orphans of an earlier cmappserver are not ours to wait for: no signal tells their end."""
+        self.look_again(run, part)
+        if tree_of(run, part) in self._world.lingering:
+            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run, part)
+
+    def look_again(self, run: str, part: Part) -> None:
+        """Look whether anybody is left of a tree whose command has ended."""
+        if tree_of(run, part) in self._world.lingering:
+            self._settle(run, part)
+
+    def settle_or_linger(self, run: str) -> None:
+        """Look whether anybody is left of the run, after a signal to it."""
+        self._settle(run, Part.MAIN)
+        # A oneshot of an earlier cmappserver: nothing tells of its end but looking.
+        if self._world.forest.is_foreign(run) and run not in self._world.lingering:
+            self.linger(run, Part.MAIN)
+
+    def _settle(self, run: str, part: Part) -> None:
+        """Post that nothing is left, where that is so."""
+        if self._is_empty(run, part):
+            self._over(run, part)
+            self._post(Gone(run, part))
+
+    def is_gone(self, run: str, part: Part) -> bool:
+        """Whether what was posted still holds: another command may have been launched since."""
+        try:
+            return self._is_empty(run, part)
+        except OSError:
+            return False
+
+    def _is_empty(self, run: str, part: Part) -> bool:
+        """Whether nobody is left, by both accounts: a process can be moved out of a cgroup."""
+        if not self._world.forest.empty(tree_of(run, part)):
+            return False
+        return part is Part.AFTER or self._confinement.empty
+
+    def _over(self, run: str, part: Part) -> None:
+        self._world.lingering.pop(tree_of(run, part), None)
+        self._world.forest.fell(tree_of(run, part))
+        self._confinement.remove()
+
+    def close(self) -> None:
+        """Watch no more."""
+        for watch in self._pidwatches.values():
+            watch.close()
+
+
+def _is_our_child(process: Identity) -> bool:
+    stat = read_stat(process.pid)
+    return stat is not None and stat.identity == process and stat.ppid == os.getpid()
+
+
+def tree_of(run: str, part: Part) -> str:
+    """The tree, and the mark, of a command: stop.after runs when the run's own tree is gone."""
+    return f"{run}/after" if part is Part.AFTER else run

@@ -1,0 +1,70 @@
+"""The output of one application, between its FIFO and whatever log it has."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from cmappd.core.config import Application
+from cmappd.core.config.schema import Log
+from cmappd.server.application.output import Output
+from tests.server.ground import ground
+
+
+def definition(**log: object) -> Application:
+    return Application(command=("/bin/true",), log=Log(**log))  # type: ignore[arg-type]
+
+
+def test_what_was_written_before_a_change_is_in_the_old_log(tmp_path: Path) -> None:
+    """Opened anew, or another one: what is in the FIFO at that moment belongs to the old one."""
+
+    async def play() -> None:
+        async with ground(tmp_path, "") as found:
+            output = Output(found.world, "db")
+            first, second = str(tmp_path / "first"), str(tmp_path / "second")
+            fd = output.writer(definition(path=first))
+            os.write(fd, b"one\n")
+            os.rename(first, tmp_path / "moved")
+            assert output.reopen() == ""
+            os.write(fd, b"two\n")
+            output.redefine(definition(path=second))
+            os.write(fd, b"three\n")
+            output.redefine(definition(path=second, format="json"))
+            os.write(fd, b"four\n")
+            output.redefine(definition(destination="none"))
+            os.write(fd, b"five\n")
+            assert output.tail(5) == "five\n"
+            os.close(fd)
+            output.close(remove=True)
+
+    asyncio.run(play())
+    read = {name: (tmp_path / name).read_text() for name in ("moved", "first", "second")}
+    assert (read["moved"], read["first"]) == ("one\n", "two\n")
+    third, fourth = read["second"].splitlines()
+    assert third == "three"
+    assert '"message":"four"' in fourth
+    assert not list((tmp_path / "state").glob("db.*"))
+
+
+def test_what_an_earlier_server_has_not_written_as_lines_goes_to_the_new_log(
+    tmp_path: Path,
+) -> None:
+    """The destination was changed while no server was there."""
+
+    async def play() -> None:
+        async with ground(tmp_path, "") as found:
+            path = str(tmp_path / "db.log")
+            before = Output(found.world, "db")
+            fd = before.writer(definition(path=path, format="timestamps"))
+            os.write(fd, b"half ")
+            before.tail()
+            before.close(remove=False)
+            after = Output(found.world, "db")
+            os.close(after.writer(definition(path=path)))
+            os.write(fd, b"a line\n")
+            assert after.tail(1) == "half a line\n"
+            os.close(fd)
+            after.close(remove=True)
+
+    asyncio.run(play())
+    assert (tmp_path / "db.log").read_text() == "half a line\n"
+    assert not list((tmp_path / "state").glob("db.*"))
