@@ -47,7 +47,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     one = verbs.add_parser("reopen", help="open log files anew, after they were moved away")
     one.add_argument("apps", nargs="*", metavar="APP")
     one = verbs.add_parser("check", help="check a configuration; nothing is changed")
-    one.add_argument("file", nargs="?", metavar="FILE", default=DEFAULT_CONFIG)
+    one.add_argument(
+        "file", nargs="?", metavar="FILE", default=DEFAULT_CONFIG, help="default: %(default)s"
+    )
     verbs.add_parser("version", help="print the versions of cmappctl and cmappserver")
     _add_pki(verbs)
     given = parser.parse_args(words)
