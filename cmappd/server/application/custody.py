@@ -37,7 +37,7 @@ class Custody:
         takeover = claim.takeover
         if not may_claim(self.owner, link.name, link.instance, now, lease, takeover=takeover):
             return Refused(claim.seq, "busy", self._busy(app.name))
-        result = None if self._held else self._result_for(link, claim.run)
+        result = None if self._held else self._result_for(link, claim.run, app)
         unknown = claim.run is not None and not _is_known(claim.run, app)
         if result is None and unknown and not self._held:
             text = f"run {claim.run} of '{app.name}' is not known to this cmappserver"
@@ -59,10 +59,15 @@ class Custody:
         text = f"'{app.name}' is owned by {owner.name}; only it may stop it"
         return Refused(stop.seq, "busy", text)
 
-    def _result_for(self, link: Link, run: str | None) -> Ended | None:
-        """A fresh manager gets what its name has not acknowledged, a returning one its run's."""
+    def _result_for(self, link: Link, run: str | None, app: App) -> Ended | None:
+        """A fresh manager gets what its name has not acknowledged, a returning one its run's.
+
+        Where somebody has launched it again, what became of it before would be no truth.
+        """
         if run is not None:
             return next((one for one in self._concluded if one.outcome.run == run), None)
+        if app.phase not in REST:
+            return None
         if self.owner is not None and (self.owner.released or self.owner.name == link.name):
             return self.undelivered
         return None

@@ -136,6 +136,20 @@ def test_a_result_that_was_not_acknowledged_is_given_again() -> None:
         assert custody.undelivered == ended("db.e.1")
 
 
+def test_what_was_launched_again_meanwhile_is_not_told_as_a_failure() -> None:
+    """Somebody in the guest has started it, before the next manager came."""
+    custody, link = Custody(), Recorder("one")
+    claim(custody, link)
+    custody.conclude(ended("db.e.1"))
+    custody.lost(link)
+    running = found("db", definition(), "db.e.2", 1, 0.0)
+    successor = Recorder("one")
+    assert custody.claim(successor, Claim(1, "db"), running, LEASE, 0.0) is None
+    custody.lost(successor)
+    assert claim(custody, Recorder("one")) is None  # nor later
+    assert claim(custody, link, run="db.e.1", takeover=True) == ended("db.e.1")
+
+
 def test_another_managers_result_is_not_given() -> None:
     custody, link = Custody(), Recorder("one")
     claim(custody, link)
