@@ -117,7 +117,7 @@ class Registry:
             supervisor = Supervisor(self._world, newer)
             supervisor.custody.resume(record.owner, record.undelivered, record.concluded)
             supervisor.notes.history = record.history
-            supervisor.take_up(main)
+            supervisor.take_up(main, owner_known=True)
             return supervisor
         supervisor = Supervisor(self._world, app)
         supervisor.resume(record)
@@ -132,7 +132,7 @@ class Registry:
         if found is not None:
             app, main = found
             supervisor = Supervisor(self._world, app)
-            supervisor.take_up(main)
+            supervisor.take_up(main, owner_known=False)
             self._begin(supervisor)
             return
         fresh = App(name, self._world.epoch, definition, serial=self._serials.pop(name, 0))

@@ -275,6 +275,31 @@ def test_a_lease_that_is_over_when_the_server_comes_back_ends_it(tmp_path: Path)
         assert last.cause is Cause.LEASE
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_what_is_found_without_a_record_has_a_lease_from_then_on(
+    tmp_path: Path, comes_back: bool
+) -> None:
+    apps = stanza("db", "/bin/sleep", "600", manager={"on_lost": "stop", "lease": "5s"})
+    with Guest(tmp_path, apps).started() as guest:
+        manager = claimed(guest)
+        pid = manager.hear_state(lambda status: status.phase == "running").status.pid
+        manager.close()
+        guest.kill()
+        record(guest).unlink()
+        guest.start()
+        found = guest.control().app("db")
+        assert (found.pid, found.owner) == (pid, None)
+        assert found.owner_silent_for is not None
+        if comes_back:
+            claimed(guest)
+            assert guest.control().app("db").owner == "vmhost1"
+            assert alive(pid or 0)
+            return
+        last = guest.control().wait_app("db", lambda status: status.phase == "stopped").last
+        assert last is not None
+        assert last.cause is Cause.LEASE
+
+
 def test_with_keep_people_see_since_when_nobody_owns_it(tmp_path: Path) -> None:
     apps = stanza("db", "/bin/sleep", "600", manager={"lease": "5s"})
     with Guest(tmp_path, apps).started() as guest:

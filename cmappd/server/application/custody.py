@@ -96,6 +96,10 @@ class Custody:
         self._owner = owner.disconnected() if owner is not None else None
         self.undelivered, self._concluded = undelivered, concluded
 
+    def await_owner(self, now: float) -> None:
+        """Somebody may own it, and nobody knows who: anybody may come, within a lease."""
+        self._owner = Owner("", "", now, connected=False, released=True)
+
     def lost(self, link: Link) -> None:
         """Note the end of a link."""
         if link is self.link:

@@ -277,9 +277,15 @@ class Supervisor:
             self.log(f"taken up again ({named(self.app.run)})")
             adoption.resume(self.runner, self.app, *record.processes)
 
-    def take_up(self, main: Identity) -> None:
-        """Supervise a run that was found, and of which there is no record."""
+    def take_up(self, main: Identity, *, owner_known: bool) -> None:
+        """Supervise a run that was found, and of which there is no record.
+
+        Where its owner is not known, and may be gone, its lease begins now.
+        """
         self.log(f"found and taken up, pid {main.pid}")
+        definition = self.app.definition
+        if not owner_known and definition.manager.on_lost == "stop" and not definition.autostart:
+            self.custody.await_owner(time.monotonic())
         adoption.take_up(self.runner, self.app, main)
 
     def heard(self) -> None:
