@@ -233,7 +233,7 @@ class Peer:
     def _refusal(self, message: Asked) -> Refused | None:
         app, seq, registry = message.app, message.seq, self._office.registry
         if not self._may_drive(app):
-            return Refused(seq, "denied", f"{self.name} may not drive '{app}' in this guest")
+            return Refused(seq, "denied", self._denial(app))
         supervisor = registry.find(app)
         if self._office.world.ending and (supervisor is None or not isinstance(message, Stop)):
             return Refused(seq, "operator", self._office.world.ending)
@@ -243,6 +243,14 @@ class Peer:
                 return Refused(seq, "not-started", f"the definition of '{app}' is bad: {problem}")
             return Refused(seq, "unknown-app", f"there is no application '{app}' in this guest")
         return None
+
+    def _denial(self, app: str) -> str:
+        """What is said to who may not drive an application; a bad file may hide that it may."""
+        text = f"{self.name} may not drive '{app}' in this guest"
+        config = self._office.registry.config
+        if self.name in config.managers or all(one.app for one in config.problems):
+            return text
+        return f"{text}, whose configuration has problems: see cmappctl status there"
 
     def _may_drive(self, app: str) -> bool:
         if self.administrator:

@@ -61,6 +61,17 @@ def test_an_application_that_is_not_there_and_one_that_may_not_be_driven(guest: 
     assert refusal(guest.manager("stranger").claim("db")) == "denied"
 
 
+def test_who_is_not_known_hears_that_a_bad_file_may_hide_it(tmp_path: Path) -> None:
+    managers = '[managers.vmhost1]\napps = "db"\n[managers.vmhost2]\napps = ["web"]\n'
+    with Guest(tmp_path, APPS, managers=managers).started() as guest:
+        hidden, known = (guest.manager(name).claim("db") for name in ("vmhost1", "vmhost2"))
+        assert isinstance(hidden, Refused)
+        assert isinstance(known, Refused)
+        assert hidden.reason == known.reason == "denied"
+        assert "whose configuration has problems: see cmappctl status there" in hidden.text
+        assert known.text == "vmhost2 may not drive 'db' in this guest"
+
+
 def test_status_shows_what_may_be_driven(guest: Guest) -> None:
     assert set(guest.manager("vmhost1").statuses()) == {"db"}
     assert set(guest.manager("vmhost2").statuses()) == {"db", "web"}
