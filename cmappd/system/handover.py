@@ -2,7 +2,8 @@
 
 The pid stays, and with it the children, whose exit statuses can be waited for, the subreaper, and
 what a service manager knows. Files that must not be closed in between, sockets that listen and a
-lock, stay open as well; what they are stands in an environment variable until it is read.
+lock, stay open as well. What they are stands in a file in memory, because the environment has no
+room for thousands; for whom that is and its descriptor are in a variable until it is read.
 """
 
 import json
@@ -30,11 +31,14 @@ def execute(
         for fd in fds:
             os.set_inheritable(fd, True)
     numbers = {name: list(fds) for name, fds in passed.items()}
-    meant = {"pid": os.getpid(), "passed": numbers, "open_files": open_files}
+    meant = {"passed": numbers, "open_files": open_files}
+    memory = os.memfd_create("cmappd-handover", 0)
+    with open(memory, "w", encoding="utf-8", closefd=False) as file:
+        json.dump(meant, file)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    environment = {**os.environ, VARIABLE: json.dumps(meant)}
+    environment = {**os.environ, VARIABLE: f"{os.getpid()} {memory}"}
     os.execve(command[0], command, environment)  # noqa: S606
 
 
@@ -66,11 +70,13 @@ def receive() -> Handover:
 
     The variable of another process says nothing of our descriptors, and is left out.
     """
-    text = os.environ.pop(VARIABLE, "")
-    meant = json.loads(text) if text else {}
-    if meant.get("pid") != os.getpid():
+    pid, _, memory = os.environ.pop(VARIABLE, "").partition(" ")
+    if pid != str(os.getpid()):
         return Handover({})
+    with open(int(memory), encoding="utf-8") as file:
+        file.seek(0)
+        meant = json.load(file)
     for fds in meant["passed"].values():
         for fd in fds:
             os.set_inheritable(fd, False)
-    return Handover(meant["passed"], meant.get("open_files"))
+    return Handover(meant["passed"], meant["open_files"])
