@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 from cmappd.core.config import Application
 from cmappd.core.events import Event, Launched, MainFound, Notified, NotLaunched
@@ -26,6 +27,7 @@ from cmappd.system.proc import alive, exists, read_stat
 from cmappd.system.process import Identity, Launch, launch
 
 DETAIL_LENGTH = 1000
+MOST_SURVIVORS = 100
 # What stop.command finds in its environment, beside what the application has.
 MAIN_PID = "CMAPPD_MAIN_PID"
 
@@ -179,10 +181,11 @@ class Runner:
         self.deaths.settle_or_linger(run)
 
     def survivors(self, run: str) -> tuple[int, ...]:
-        """The pids of what is left of the tree."""
+        """The pids of what is left of the tree: of very many the first, which fit a message."""
         forest = self.world.forest
         trees = (run, tree_of(run, Part.AFTER))
-        return tuple(one.pid for tree in trees for one in forest.alive(tree))
+        pids = (one.pid for tree in trees for one in forest.alive(tree))
+        return tuple(islice(pids, MOST_SURVIVORS))
 
     # What it is no use to go on with ----------------------------------------------------
 

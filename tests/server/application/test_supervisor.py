@@ -22,6 +22,7 @@ from cmappd.core.messages import (
     Stop,
 )
 from cmappd.core.state import Cause, Goal, Health, Phase
+from cmappd.server.application.runner import MOST_SURVIVORS
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.application.waiting import MAX_WAITING
 from cmappd.server.shared.items import Parted, Said
@@ -507,3 +508,17 @@ def test_a_log_directory_that_cannot_be_used_leaves_the_application_supervised(
         assert "/no/such/folder" in db.status().problem
 
     play(tmp_path, stanza("db", "/bin/sleep", "9", log={"path": "/no/such/folder/log"}), scene)
+
+
+def test_of_very_many_processes_the_first_are_named(tmp_path: Path) -> None:
+    async def scene(_: Ground, db: Supervisor) -> None:
+        pid = await running(db)
+        assert db.app.run is not None
+        run = db.app.run.id
+        await until(lambda: len(db.runner.world.forest.members(run)) == MOST_SURVIVORS + 21)
+        named = db.runner.survivors(run)
+        assert len(named) == MOST_SURVIVORS
+        assert pid in named
+
+    many = "for number in $(seq 120); do sleep 600 & done; wait"
+    play(tmp_path, shell("db", many, autostart=True), scene)
