@@ -124,7 +124,8 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
         if world.hierarchy is not None:
             world.hierarchy.remove()
         await watcher.close()
-        signals.close()
+        # One more is not to kill it now: it ends.
+        signals.close(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 # The start ---------------------------------------------------------------------------

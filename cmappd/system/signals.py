@@ -49,10 +49,10 @@ class Signals:
         for signum in tuple(self._noted):
             signal.pthread_kill(threading.get_ident(), signum)
 
-    def close(self) -> None:
-        """Handle signals as before."""
+    def close(self, *ignored: int) -> None:
+        """Handle signals as before, but those ``ignored``: for a program that is about to end."""
         for signum, before in self._before.items():
-            signal.signal(signum, before)
+            signal.signal(signum, signal.SIG_IGN if signum in ignored else before)
         signal.set_wakeup_fd(-1)
         self._loop.remove_reader(self._reading)
         os.close(self._reading)

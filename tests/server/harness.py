@@ -93,6 +93,13 @@ def alive(pid: int) -> bool:
     return stat is not None and stat.alive
 
 
+def survives(signum: int, pid: int) -> bool:
+    """Whether a process handles or ignores a signal, as the kernel knows it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = re.findall(r"^Sig(?:Ign|Cgt):\t(\w+)$", status, re.MULTILINE)
+    return any(int(mask, 16) >> (signum - 1) & 1 for mask in masks)
+
+
 class Cut(Exception):
     """The server has ended the connection."""
 

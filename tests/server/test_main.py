@@ -23,6 +23,7 @@ from tests.server.harness import (
     refusal,
     shell,
     stanza,
+    survives,
     wait_for,
 )
 
@@ -47,7 +48,7 @@ def test_sigterm_stops_all_applications_and_ends_with_0(tmp_path: Path) -> None:
     trap = f"trap 'echo stopped > {tmp_path}/told; exit 0' TERM; while :; do sleep 0.05; done"
     with Guest(tmp_path, shell("db", trap, autostart=True)).started() as guest:
         pid = only_app(guest)
-        time.sleep(0.1)  # until the shell has its trap
+        wait_for(lambda: survives(signal.SIGTERM, pid))
         assert guest.stop() == 0
         assert not alive(pid)
         assert (tmp_path / "told").read_text() == "stopped\n"
@@ -86,7 +87,7 @@ def test_a_second_sigterm_kills(tmp_path: Path) -> None:
     apps = shell("db", trap, autostart=True, stop={"timeout": "10m"})
     with Guest(tmp_path, apps).started() as guest:
         pid = only_app(guest)
-        time.sleep(0.1)  # until the shell has its trap
+        wait_for(lambda: survives(signal.SIGTERM, pid))
         guest.signal(signal.SIGTERM)
         guest.wait_log("db: stopping")
         assert alive(pid)
@@ -95,13 +96,24 @@ def test_a_second_sigterm_kills(tmp_path: Path) -> None:
         assert not alive(pid)
 
 
+def test_a_sigterm_at_its_very_end_does_not_kill_it(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        guest.signal(signal.SIGTERM)
+        guest.wait_log("cmappserver ends")
+        assert guest.process is not None
+        while guest.process.poll() is None:
+            guest.signal(signal.SIGTERM)
+            time.sleep(0.001)
+        assert guest.wait() == 0
+
+
 def test_nothing_is_started_while_it_ends_and_edits_are_harmless(tmp_path: Path) -> None:
     trap = 'trap "" TERM; while :; do sleep 0.05; done'
     apps = shell("db", trap, autostart=True, stop={"timeout": "2s"})
     web = stanza("web", "/bin/sleep", "600")
     with Guest(tmp_path, apps + web).started() as guest:
         pid = only_app(guest)
-        time.sleep(0.1)  # until the shell has its trap
+        wait_for(lambda: survives(signal.SIGTERM, pid))
         admin = guest.control()
         guest.signal(signal.SIGTERM)
         guest.wait_log("db: stopping")
