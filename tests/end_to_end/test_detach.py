@@ -7,11 +7,11 @@ from tests.end_to_end.harness import Scene
 from tests.end_to_end.programs import Manager, wait_for
 
 
-def begin(scene: Scene, **keys: object) -> tuple[Manager, int, str]:
+def begin(scene: Scene, config: str | None = None, **keys: object) -> tuple[Manager, int, str]:
     """A manager on the first host, and the process and run of its application."""
     scene.guest.define("db", "/bin/sleep", "600", **keys)
     scene.guest.start()
-    first = scene.manager("db")
+    first = scene.manager("db", config=config)
     first.wait_said("running")
     return first, scene.guest.pid_of("db"), scene.guest.status("db")["run"]
 
@@ -64,7 +64,7 @@ def test_what_nobody_takes_over_ends_with_its_lease(scene: Scene) -> None:
 
 
 def test_without_a_guest_it_is_not_called_done(scene: Scene) -> None:
-    first, _pid, _run = begin(scene)
+    first, _pid, _run = begin(scene, scene.host(lost_after="3s"))
     assert scene.guest.server is not None
     scene.guest.server.signal(signal.SIGSTOP)
     first.signal(signal.SIGUSR1)

@@ -13,7 +13,7 @@ from cmappd.core.state import Cause, Phase
 from cmappd.server import registry as registry_module
 from cmappd.server.shared.items import Said
 from tests.server.ground import Ground, Recorder, ground, until
-from tests.server.harness import alive, shell, stanza
+from tests.server.harness import alive, shell, stanza, survives
 
 Scene = Callable[[Ground], Coroutine[Any, Any, None]]
 
@@ -198,8 +198,8 @@ def test_stop_waits_for_connected_managers_but_not_for_ever(tmp_path: Path, monk
 
 def test_kill_ends_what_ignores_the_stop(tmp_path: Path) -> None:
     async def scene(made: Ground) -> None:
-        await running(made, "db")
-        await asyncio.sleep(0.1)  # until the shell has its trap
+        pid = await running(made, "db")
+        await until(lambda: survives(signal.SIGTERM, pid))
         stopping = asyncio.create_task(made.registry.stop())
         await until(lambda: made.find("db").app.phase is Phase.STOPPING)
         made.registry.kill()

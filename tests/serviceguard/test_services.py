@@ -112,7 +112,8 @@ def test_a_manager_with_more_patience_than_its_service_is_killed(stage: Stage) -
 
 def test_a_guest_that_nobody_reaches_is_tried_at_every_node(stage: Stage) -> None:
     stage.nodes = tuple(
-        stage.node(name, connect_timeout="500ms") for name in ("vmhost1", "vmhost2")
+        stage.node(name, connect_timeout="500ms", lost_after="3s")
+        for name in ("vmhost1", "vmhost2")
     )
     stage.guest.define("db", "/bin/sleep", "600")
     package = simple(stage)

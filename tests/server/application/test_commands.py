@@ -75,7 +75,7 @@ def told(folder: Path) -> list[str]:
 def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
     tell = f">> {tmp_path}/told"
     apps = shell(
-        f"echo main {tell}; trap 'echo end {tell}; exit 0' TERM; while :; do sleep 0.01; done",
+        f"trap 'echo end {tell}; exit 0' TERM; echo main {tell}; while :; do sleep 0.01; done",
         start={"command": sh(f"sleep 0.05; echo before {tell}")},
         stop={"after": sh(f"echo after {tell}")},
     )
@@ -83,7 +83,6 @@ def test_the_commands_run_in_their_order(tmp_path: Path) -> None:
     async def scene(ground: Ground, db: Supervisor) -> None:
         assert isinstance(await start(db), Done)
         await until(lambda: "main" in told(tmp_path))
-        await asyncio.sleep(0.05)  # until the shell has its trap
         await stop(db)
         assert told(tmp_path) == ["before", "main", "end", "after"]
 

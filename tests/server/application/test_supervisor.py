@@ -27,7 +27,7 @@ from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.application.waiting import MAX_WAITING
 from cmappd.server.shared.items import Parted, Said
 from tests.server.ground import Ground, Recorder, ground, until
-from tests.server.harness import alive, shell, stanza
+from tests.server.harness import alive, shell, stanza, survives
 
 SLEEP = stanza("db", "/bin/sleep", "600")
 STUBBORN = 'trap "" TERM; while :; do sleep 0.05; done'
@@ -328,7 +328,8 @@ def test_a_stop_of_the_owner_is_answered_when_the_tree_is_gone(tmp_path: Path) -
 def test_a_second_stop_that_kills_ends_what_ignores_the_first(tmp_path: Path) -> None:
     async def scene(_: Ground, db: Supervisor) -> None:
         manager = await owned(db)
-        await asyncio.sleep(0.1)  # until the shell has its trap
+        pid = await running(db)
+        await until(lambda: survives(signal.SIGTERM, pid))
         first = manager.next()
         db.post(Said(manager, Stop(first, "db")))
         await until(lambda: db.app.phase is Phase.STOPPING)
@@ -411,7 +412,8 @@ def test_restart_gives_a_new_run_to_the_same_owner(tmp_path: Path) -> None:
 def test_requests_that_wait_are_bounded(tmp_path: Path) -> None:
     async def scene(_: Ground, db: Supervisor) -> None:
         manager = await owned(db)
-        await asyncio.sleep(0.1)  # until the shell has its trap
+        pid = await running(db)
+        await until(lambda: survives(signal.SIGTERM, pid))
         seqs = [manager.next() for _ in range(MAX_WAITING + 1)]
         for seq in seqs:
             db.post(Said(manager, Stop(seq, "db")))
