@@ -11,6 +11,7 @@
 #   make uninstall       the reverse; configuration, logs and certificates stay
 #
 # PYTHON=/path/to/python chooses the interpreter, ARGS='-k wire' goes on to pytest, bench or demo.
+# The tests run in three processes a processor, because they mostly wait; ARGS='-n 0' runs them in one.
 
 VENV = .venv
 INSTALL = --editable '.[test]'
@@ -20,6 +21,7 @@ CODE = cmappd tests demo $(wildcard bench)
 
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
+PYTEST = $(RUN) -m pytest -n $$((3 * $$(nproc))) --dist worksteal
 
 prefix = /usr/local
 bindir = $(prefix)/bin
@@ -48,11 +50,11 @@ demo: $(READY)
 	@$(RUN) demo/demo.py $(ARGS)
 
 test: $(READY)
-	$(RUN) -m pytest -m 'not root' $(ARGS)
+	$(PYTEST) -m 'not root' $(ARGS)
 
 test-cluster: $(READY)
 	@[ "$$(id -u)" = 0 ] || { echo 'make test-cluster: these tests need root' >&2; exit 1; }
-	$(RUN) -m pytest -m root $(ARGS)
+	$(PYTEST) -m root $(ARGS)
 
 chaos: $(READY)
 	@$(RUN) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))

@@ -30,10 +30,16 @@ def _left(folder: Path) -> list[object]:
     return found
 
 
-def test_the_story(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its name is short, because it is in the path of the demo's control socket."""
+    return tmp_path_factory.mktemp("demo")
+
+
+def test_the_story(folder: Path) -> None:
     result = subprocess.run(
         [sys.executable, DEMO],
-        env=_environment(tmp_path),
+        env=_environment(folder),
         cwd="/",
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -60,7 +66,7 @@ def test_the_story(tmp_path: Path) -> None:
         "cmappserver has ended with exit code 0",
     ):
         assert any(expected in line for line in story), f"not told, or out of order: {expected}"
-    assert _left(tmp_path) == []
+    assert _left(folder) == []
 
 
 @pytest.mark.parametrize(
@@ -73,13 +79,11 @@ def test_the_story(tmp_path: Path) -> None:
         ("$ cmappctl --socket", signal.SIGHUP),
     ],
 )
-def test_an_interruption_leaves_nothing(
-    tmp_path: Path, moment: str, signum: signal.Signals
-) -> None:
+def test_an_interruption_leaves_nothing(folder: Path, moment: str, signum: signal.Signals) -> None:
     """The signal goes to the group, as a terminal sends it at Ctrl-C and when it is closed."""
     with subprocess.Popen(
         [sys.executable, DEMO],
-        env=_environment(tmp_path),
+        env=_environment(folder),
         cwd="/",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -97,4 +101,4 @@ def test_an_interruption_leaves_nothing(
         told += demo.stdout.read()
         assert demo.wait(PATIENCE) == 130, told
     assert 'demo.py"' not in told, told  # in a traceback of the demo itself
-    assert _left(tmp_path) == []
+    assert _left(folder) == []

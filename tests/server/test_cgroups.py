@@ -35,7 +35,7 @@ os.execve("/bin/sleep", ["sleep", "600"], {})
 @pytest.fixture(autouse=True)
 def _cgroups() -> None:
     try:
-        open_hierarchy("test").remove()
+        open_hierarchy(f"test{os.getpid()}").remove()
     except ConfigError as error:
         pytest.skip(str(error))
 

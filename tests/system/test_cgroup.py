@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import pwd
 import re
@@ -160,11 +161,23 @@ def ground(scripts: Scripts) -> Iterator[Ground]:
     except ConfigError as error:
         pytest.skip(str(error))
     control = f"{hierarchy.base}/cgroup.subtree_control"
-    before = read(control).split()
-    yield Ground(hierarchy, name, scripts)
-    clear(hierarchy.path)
-    until(childless)
-    write(control, " ".join(f"-{one}" for one in read(control).split() if one not in before))
+    with alone_in(hierarchy.base):
+        before = read(control).split()
+        yield Ground(hierarchy, name, scripts)
+        clear(hierarchy.path)
+        until(childless)
+        write(control, " ".join(f"-{one}" for one in read(control).split() if one not in before))
+
+
+@contextlib.contextmanager
+def alone_in(base: str) -> Iterator[None]:
+    """One test at a time: the base is the same for all processes that run tests."""
+    fd = os.open(base, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def clear(path: str) -> None:
