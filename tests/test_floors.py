@@ -64,6 +64,8 @@ ACROSS = {
     ("system.netprobe", "system.connect"),
     ("system.netprobe", "system.tls"),
     ("system.connect", "system.tls"),
+    # A log may lie where others can write.
+    ("system.log.file", "system.directory"),
 }
 # Core decides: what touches the world, or would make it depend on the hour or on luck, stays out.
 IMPURE = {

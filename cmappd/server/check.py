@@ -6,6 +6,7 @@ from math import ceil
 
 from cmappd.core.at_most_once import least_lost_after
 from cmappd.core.config import Application, Tls
+from cmappd.core.config.schema import Log
 from cmappd.core.units import format_duration
 from cmappd.errors import CmappdError
 from cmappd.server.application.confinement import resources_of
@@ -14,6 +15,7 @@ from cmappd.server.application.status import ends_within
 from cmappd.server.certificates import load_certificates
 from cmappd.server.cgroups import about_machine
 from cmappd.server.load import load
+from cmappd.system import directory
 from cmappd.system.cgroup import Resources
 from cmappd.system.hierarchy import lacking
 from cmappd.system.log import journal, syslog
@@ -75,8 +77,19 @@ def _application(name: str, app: Application) -> Iterator[str]:
     for key, command in app.commands.items():
         if not os.access(command[0], os.X_OK):
             yield f"{key}: cannot execute '{command[0]}': it is missing, or not executable"
-    socket = {"journal": journal.SOCKET, "syslog": syslog.SOCKET}.get(app.log.destination)
-    if socket is not None and not os.path.exists(socket):
-        yield f"log.destination: cannot write to {socket}: nobody listens on this machine"
+    yield from _log(app.log)
     if app.directory is not None and not os.path.isdir(app.directory):
         yield f"cannot enter '{app.directory}': there is no such directory"
+
+
+def _log(log: Log) -> Iterator[str]:
+    """Why nothing could be written to it."""
+    socket = {"journal": journal.SOCKET, "syslog": syslog.SOCKET}.get(log.destination)
+    if socket is not None and not os.path.exists(socket):
+        yield f"log.destination: cannot write to {socket}: nobody listens on this machine"
+    if log.path is not None:
+        try:
+            with directory.fixed(log.path):
+                pass
+        except OSError as error:
+            yield f"log.path: cannot open {log.path}: {error.strerror}"

@@ -1,6 +1,7 @@
 """cmappctl as a process, with a real peer on a unix socket."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -222,6 +223,18 @@ def test_check(tmp_path: Path) -> None:
     code, output, errors = run("control", "check", bad)
     assert (code, output) == (1, "")
     assert f"{bad}:3: apps.a.colour" in errors
+
+
+@pytest.mark.root
+def test_check_says_that_a_log_could_be_led_elsewhere(tmp_path: Path) -> None:
+    path, link = tmp_path / "app.toml", tmp_path / "link"
+    path.write_text(f'[apps.a]\ncommand = ["/bin/true"]\nlog.path = "{link}/log"\n')
+    link.symlink_to(tmp_path)
+    assert run("control", "check", path)[0] == 0
+    os.chown(link, 12345, 12345, follow_symlinks=False)
+    code, output, errors = run("control", "check", path)
+    assert (code, output) == (1, "")
+    assert f"log.path: cannot open {link}/log: the symbolic link {link} belongs to uid" in errors
 
 
 def test_check_says_what_managers_must_know(tmp_path: Path) -> None:

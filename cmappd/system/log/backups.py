@@ -2,6 +2,7 @@
 
 What a kill interrupts is finished with the next opening: a rotation that was under way has left
 `path.new`, a second name of the new file, for as long as the beginning of one line stood in both.
+Here the last name of a path is guarded; its directory is `system.directory`'s affair.
 """
 
 import contextlib
@@ -74,7 +75,7 @@ def _shift(path: str, backups: int) -> None:
 def _name(fresh: str, path: str) -> bool:
     """Give the new file its name; whether it has two now. With no backups the old one goes."""
     with contextlib.suppress(OSError):  # the old one is there, or there are no links here
-        os.link(fresh, path)
+        os.link(fresh, path, follow_symlinks=False)
         return True
     os.rename(fresh, path)
     return False

@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Callable
 
+from cmappd.system import directory
 from cmappd.system.log import backups
 from cmappd.system.log.lines import KEPT, Losses
 from cmappd.system.log.pipes import CHUNK, peek, take
@@ -117,9 +118,10 @@ class LogFile:
 
     def reopen(self) -> None:
         """Open `path` anew, as after somebody moved it away; keep the old file if that fails."""
-        backups.mend(self.path)
         try:
-            fd = backups.open_log(self.path, self._owner)
+            with directory.fixed(self.path) as path:
+                backups.mend(path)
+                fd = backups.open_log(path, self._owner)
         except OSError as error:
             self._fail("open", error)
             return
@@ -137,7 +139,11 @@ class LogFile:
 
     def tail(self, lines: int, limit: int = KEPT, waiting: bytes = b"") -> str:
         """The last `lines` lines, at most `limit` bytes, of this file and the one before it."""
-        return backups.tail(self.path, lines, limit)
+        try:
+            with directory.fixed(self.path) as path:
+                return backups.tail(path, lines, limit)
+        except OSError:
+            return ""
 
     def close(self) -> None:
         """Close the file, after a last attempt to tell what was dropped."""
@@ -206,7 +212,7 @@ class LogFile:
         return done
 
     def _fail(self, action: str, error: OSError) -> None:
-        self._reason = os.strerror(error.errno or errno.EIO)
+        self._reason = error.strerror or os.strerror(errno.EIO)
         self.problem = f"cannot {action} {self.path}: {self._reason}"
         self._retry_at = time.monotonic() + RETRY_DELAY
 
@@ -255,7 +261,8 @@ class LogFile:
         """Start a new file; on failure go on with the present one and try again later."""
         beginning = self._unfinished_line()
         try:
-            fd = backups.replace(self.path, self._backups, self._fd, beginning, self._owner)
+            with directory.fixed(self.path) as path:
+                fd = backups.replace(path, self._backups, self._fd, beginning, self._owner)
         except OSError as error:
             self._fail("rotate", error)
             self._rotate_at = self._retry_at

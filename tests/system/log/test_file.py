@@ -144,6 +144,50 @@ def test_neither_a_symbolic_nor_a_hard_link_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "keep\n"
 
 
+@pytest.mark.root
+def test_a_strangers_link_on_the_way_is_as_a_full_disk(tmp_path: Path, no_delay: None) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("elsewhere")
+    os.chown(link, 12345, 12345, follow_symlinks=False)
+    file = LogFile(str(link / "log"), 1000, 1)
+    file.write(b"one\n")
+    assert file.dropped == 1
+    assert file.problem is not None
+    assert f"cannot open {link}/log: the symbolic link {link} belongs to uid 12345" in file.problem
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    os.chown(link, 0, 0, follow_symlinks=False)
+    file.write(b"two\n")
+    assert file.problem is None
+    assert file.tail(1) == "two\n"
+    os.chown(link, 12345, 12345, follow_symlinks=False)
+    assert file.tail(1) == ""
+    file.close()
+    told, line = (tmp_path / "elsewhere/log").read_text().splitlines()
+    assert told.startswith("cmappd: 1 lines (4 bytes) were dropped: the symbolic link")
+    assert line == "two"
+
+
+@pytest.mark.root
+def test_a_rotation_is_not_led_elsewhere(tmp_path: Path, no_delay: None) -> None:
+    for name in ("mine", "precious"):
+        (tmp_path / name).mkdir()
+    for name in ("log", "log.1", "log.new"):
+        (tmp_path / "precious" / name).write_text("keep\n")
+    file = LogFile(str(tmp_path / "mine/log"), 10, 1)
+    file.write(b"line 0000\n")
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    (tmp_path / "mine").symlink_to("precious")
+    os.chown(tmp_path / "mine", 12345, 12345, follow_symlinks=False)
+    file.write(b"line 0001\n")
+    assert file.problem is not None
+    assert f"cannot rotate {tmp_path}/mine/log: the symbolic link" in file.problem
+    assert file.dropped == 0
+    file.close()
+    assert (tmp_path / "moved/log").read_bytes() == b"line 0000\nline 0001\n"
+    assert {path.read_text() for path in (tmp_path / "precious").iterdir()} == {"keep\n"}
+
+
 def test_a_fifo_without_reader_does_not_block(tmp_path: Path, no_delay: None) -> None:
     os.mkfifo(tmp_path / "log")
     file = LogFile(str(tmp_path / "log"), 1000, 1)
