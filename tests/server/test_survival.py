@@ -180,6 +180,27 @@ def test_the_log_goes_on(tmp_path: Path) -> None:
         assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_of_an_application_that_dies_meanwhile_no_more_than_its_fifo_is_lost(
+    tmp_path: Path,
+) -> None:
+    count, log = tmp_path / "count", tmp_path / "db.log"
+    script = f"n=0; while :; do n=$((n + 1)); echo $n; echo $n >> {count}; done"
+    with Guest(tmp_path, shell("db", script, autostart=True)).started() as guest:
+        pid = running(guest).pid
+        assert pid is not None
+        wait_for(lambda: log.exists() and log.read_text().count("\n") > 20)
+        guest.kill()
+        written = log.read_text()
+        wait_for(lambda: count.read_text().count("\n") > written.count("\n") + 20)
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not alive(pid))
+        guest.start()
+        guest.control().wait_app("db", lambda status: status.phase == "failed")
+        assert log.read_text() == written, "what the FIFO held is lost"
+        numbers = [int(line) for line in written.splitlines()]
+        assert numbers == list(range(1, len(numbers) + 1)), "and nothing else"
+
+
 # What is known and owed --------------------------------------------------------------
 
 
