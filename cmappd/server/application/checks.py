@@ -16,11 +16,13 @@ from cmappd.system import limits
 from cmappd.system.netprobe import HttpCheck, http_probe, tcp_probe
 from cmappd.system.probe import ProbeResult, probe
 
+SUMMARY = 200  # characters of what a check printed, in a line of the log
+
 
 class Checks:
     """One check at a time; its end is posted, and its output kept."""
 
-    __slots__ = ("_name", "_post", "_task", "_unable", "_world", "output")
+    __slots__ = ("_name", "_post", "_task", "_unable", "_world", "failure", "output")
 
     def __init__(self, world: World, name: str, post: Callable[[Checked], None]) -> None:
         self._world = world
@@ -29,6 +31,7 @@ class Checks:
         self._task: asyncio.Task[None] | None = None
         self._unable = False  # the last one could not be made, and the log says so
         self.output = ""  # of the last one of this run
+        self.failure = ""  # the last one, in a line
 
     def start(self, run: str, definition: Application) -> None:
         """Start one."""
@@ -40,6 +43,7 @@ class Checks:
             if not result.passed:
                 # What fails while we have no descriptor to spare says nothing of the application.
                 limits.check_spare_descriptors()
+                self.failure = _in_a_line(result)
         except Exception as error:  # noqa: BLE001  without its end there is no next one
             self._not_made(run, error)
             return
@@ -66,6 +70,14 @@ class Checks:
         if self._task is not None:
             self._task.cancel()
             self._task = None
+
+
+def _in_a_line(result: ProbeResult) -> str:
+    """How it came out, and the end of what it printed."""
+    words = " ".join(result.output.split())
+    end = words if len(words) <= SUMMARY else f"...{words[-SUMMARY:]}"
+    text = f"{result.detail}: {end}" if end else result.detail
+    return "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 
 async def check(world: World, app: str, run: str, definition: Application) -> ProbeResult:

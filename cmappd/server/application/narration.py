@@ -16,15 +16,18 @@ from cmappd.core.wording import (
 )
 
 
-def narrate(before: App, after: App, now: float) -> list[Line]:
-    """What has changed from one moment to the next, a line each."""
+def narrate(before: App, after: App, now: float, failure: str = "") -> list[Line]:
+    """What has changed from one moment to the next, a line each.
+
+    ``failure`` is the last health check that failed, in a line.
+    """
     lines = []
     if after.last is not None and (before.last is None or after.last.run != before.last.run):
         text = f"run {after.last.run} {outcome_text(after.last)}"
         lines.append(Line(text, _how_bad(after.last, after.phase)))
     # First, because what follows is often for that.
     if after.run is not None and before.run is not None and after.run.id == before.run.id:
-        lines += _of_run(before.run, after.run)
+        lines += _of_run(before.run, after.run, failure)
     waits, waited = _waits(after), _waits(before)
     if waits:
         lines += waits if waits != waited else []
@@ -42,9 +45,11 @@ def narrate(before: App, after: App, now: float) -> list[Line]:
     return lines
 
 
-def _of_run(before: Run, after: Run) -> list[Line]:
+def _of_run(before: Run, after: Run, failure: str) -> list[Line]:
     """What a run that goes on says of itself, and what is found of it."""
-    lines = _health(before.condition, after.condition)
+    # Where it is its watchdog that was not heard, the check may well have passed.
+    by_check = after.health is Health.UNHEALTHY
+    lines = _health(before.condition, after.condition, failure if by_check else "")
     if after.announced is not before.announced:
         lines.append(Line(f"it says that it is {after.announced}", INFO))
     if after.oom_kills > before.oom_kills:
@@ -122,7 +127,9 @@ def named(run: Run) -> str:
     return f"run {run.id}" + (f", pid {run.pid}" if run.pid is not None else "")
 
 
-def _health(before: Health, after: Health) -> list[Line]:
+def _health(before: Health, after: Health, why: str) -> list[Line]:
     if before is after or after is Health.NONE:
         return []
-    return [Line(str(after), WARNING if after is Health.UNHEALTHY else INFO)]
+    if after is not Health.UNHEALTHY:
+        return [Line(str(after), INFO)]
+    return [Line(f"{after}: {why}" if why else str(after), WARNING)]

@@ -216,7 +216,8 @@ class Supervisor:
             self._act(action)
         if self.app.phase is not before.phase:
             self._world.dependencies.changed(self.app)
-        for line in narrate(before, self.app, now):  # the cluster does not wait for our log
+        # The cluster does not wait for our log.
+        for line in narrate(before, self.app, now, self.runner.checks.failure):
             self.log(*line)
 
     def _act(self, action: Action) -> None:

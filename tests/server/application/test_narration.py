@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from cmappd.core import lifecycle
@@ -100,3 +101,18 @@ def test_why_comes_before_what() -> None:
             WARNING,
         ),
     ]
+
+
+def test_the_failed_check_is_told_where_it_makes_it_unhealthy() -> None:
+    sick = Application(command=("/bin/db",), health=health(failures=1, action="report"))
+    up: list[Event] = [Begin(), Launched(RUN, 7), TimedOut(), CheckDue()]
+    well = fresh(sick)
+    for event in up:
+        well, _ = lifecycle.step(well, event, 0.0)
+    ill, _ = lifecycle.step(well, Checked(RUN, passed=False, detail="exit code 1"), 0.0)
+    said = "ended with exit code 1: no space left"
+    assert narrate(well, ill, 0.0, said) == [Line(f"unhealthy: {said}", WARNING)]
+    assert narrate(ill, well, 0.0, said) == [Line("unknown", INFO)]
+    assert well.run is not None
+    silent = msgspec.structs.replace(well, run=msgspec.structs.replace(well.run, silent=True))
+    assert narrate(well, silent, 0.0, said) == [Line("unhealthy", WARNING)]

@@ -22,6 +22,7 @@ from cmappd.core.messages import (
     Stop,
 )
 from cmappd.core.state import Cause, Goal, Health, Phase
+from cmappd.server.application.checks import SUMMARY
 from cmappd.server.application.runner import MOST_SURVIVORS
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.application.waiting import MAX_WAITING
@@ -471,6 +472,21 @@ def test_failed_health_checks_end_it_with_their_output(tmp_path: Path) -> None:
     check = f"if test -e {tmp_path}/sick; then echo no answer; exit 1; fi"
     health = {"command": ["/bin/sh", "-c", check], "interval": "50ms", "failures": 2}
     play(tmp_path, stanza("db", "/bin/sleep", "600", health=health), scene)
+
+
+def test_the_log_says_in_a_line_what_the_failed_check_said(tmp_path: Path) -> None:
+    async def scene(_: Ground, db: Supervisor) -> None:
+        await owned(db)
+        await until(lambda: db.status().health is Health.UNHEALTHY)
+
+    check = f"seq {SUMMARY}; printf 'no \\033[31mspace\\n'; exit 3"
+    health = {"command": ["/bin/sh", "-c", check], "interval": "50ms", "action": "report"}
+    log = play(tmp_path, stanza("db", "/bin/sleep", "600", health=health), scene)
+    (line,) = [line for line in log if "unhealthy" in line]
+    head, end = line.split("ended with exit code 3: ...")
+    assert head.endswith("unhealthy: ")
+    assert end.endswith("199 200 no \ufffd[31mspace")
+    assert len(end) == SUMMARY
 
 
 def test_what_does_not_become_ready_in_time_is_ended(tmp_path: Path) -> None:
