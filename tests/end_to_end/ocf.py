@@ -12,6 +12,7 @@ from tests.end_to_end.programs import PATIENCE, PROGRAMS, wait_for
 AGENT = Path(__file__).parents[2] / "cluster" / "pacemaker" / "app"
 LIBRARY = Path("/usr/lib/ocf/lib/heartbeat/ocf-shellfuncs")
 TESTER = Path("/usr/sbin/ocf-tester")
+SCHEMA = Path("/usr/share/pcs/data/ocf-1.1.rng")
 
 Result = tuple[int, str]  # the exit code, and all that was said
 

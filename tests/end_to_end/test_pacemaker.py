@@ -15,7 +15,7 @@ import pytest
 
 from tests.end_to_end.causes.people import STUBBORN
 from tests.end_to_end.harness import Scene
-from tests.end_to_end.ocf import AGENT, LIBRARY, TESTER, Agent
+from tests.end_to_end.ocf import AGENT, LIBRARY, SCHEMA, TESTER, Agent
 from tests.end_to_end.programs import wait_for
 from tests.end_to_end.proxy import Proxy
 
@@ -54,18 +54,29 @@ def agent(scene: Scene, make: Make) -> Agent:
 # What it says of itself ------------------------------------------------------------------
 
 
+def schema_1_0() -> list[str]:
+    return ["--valid"]
+
+
+def schema_1_1() -> list[str]:
+    if not SCHEMA.exists():
+        pytest.skip("needs the schema of OCF 1.1 (pcs)")
+    return ["--nowarning", "--relaxng", str(SCHEMA)]
+
+
 @pytest.mark.skipif(shutil.which("xmllint") is None, reason="needs xmllint (libxml2-utils)")
-def test_the_metadata_is_valid(scene: Scene, make: Make) -> None:
+@pytest.mark.parametrize("schema", [schema_1_0, schema_1_1])
+def test_the_metadata_is_valid(make: Make, schema: Callable[[], list[str]]) -> None:
     code, said = make()("meta-data")
     done = subprocess.run(
-        ["xmllint", "--noout", "--valid", "-"],
+        ["xmllint", "--noout", *schema(), "-"],
         cwd="/usr/share/resource-agents",  # where its document type is
         input=said,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (code, done.returncode, done.stderr) == (OK, 0, "")
+    assert (code, done.returncode) == (OK, 0), done.stderr
 
 
 def test_the_metadata_has_every_parameter_that_is_used_and_every_action(make: Make) -> None:
@@ -306,6 +317,26 @@ def test_a_monitor_that_sees_no_end_is_over_in_time(agent: Agent) -> None:
     assert agent.code("monitor", interval=1, timeout=5) == OK
     assert 1 < time.monotonic() - begin < 4.5
     assert agent.code("stop") == OK
+
+
+@pytest.mark.parametrize("level", [0, 10])
+def test_a_manager_that_is_suspended_is_a_failure(scene: Scene, agent: Agent, level: int) -> None:
+    """It is at fault, not the application, which its stop ends in order all the same."""
+    assert agent.code("start") == OK
+    os.kill(agent.manager, signal.SIGSTOP)
+    code, said = agent("monitor", level=level)
+    assert (code, "its manager is suspended" in said) == (GENERIC, True)
+    assert agent("stop") == (OK, "")
+    assert not scene.guest.pids("db")
+    assert "exit 0, stopped" in agent.log.read_text()
+
+
+def test_a_manager_that_is_suspended_can_hand_over(scene: Scene, agent: Agent) -> None:
+    assert agent.code("start") == OK
+    pid = scene.guest.pid_of("db")
+    os.kill(agent.manager, signal.SIGSTOP)
+    assert agent.code("migrate_to", timeout=10) == OK
+    assert scene.guest.pid_of("db") == pid
 
 
 def test_level_10_asks_the_guest(scene: Scene, agent: Agent) -> None:
