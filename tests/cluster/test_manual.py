@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,9 @@ PAGE = (Path(__file__).parents[2] / "docs" / "pacemaker.md").read_text()
 XML = re.compile(r"^```xml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 GROUP, CONSTRAINTS, ROAMER = XML.findall(PAGE)
 COMMANDS = re.findall(r"^ {4,}((?:crm_|cmappmgr|cmappctl).*)$", PAGE, re.MULTILINE)
+PCS = re.findall(r"^ {4}(pcs (?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
 ALL = ("vm1", "web", "db")
+Settings = dict[str, tuple[str, ...]]
 
 
 def with_a_stand_in(resources: str) -> str:
@@ -30,6 +34,23 @@ def with_a_stand_in(resources: str) -> str:
 def inner(element: str) -> str:
     """What is between the first and the last tag."""
     return element.partition(">")[2].rpartition("<")[0]
+
+
+def settings(group: ET.Element) -> Settings:
+    """All that a group sets, whatever the names are under which it is kept."""
+    found: Settings = {"order": tuple(str(one.get("id")) for one in group.iter("primitive"))}
+    for one in group.iter("primitive"):
+        name = one.get("id")
+        found[f"{name} is"] = tuple(str(one.get(key)) for key in ("class", "provider", "type"))
+        for operation in one.iter("op"):
+            kind = f"{name} {operation.get('name')} {operation.get('interval')}"
+            found[f"{kind} timeout"] = (str(operation.get("timeout")),)
+            found |= {f"{kind} {pair.get('name')}": (str(pair.get("value")),)
+                      for pair in operation.iter("nvpair")}  # fmt: skip
+        for part in ("instance_attributes", "meta_attributes"):
+            found |= {f"{name} {pair.get('name')}": (str(pair.get("value")),)
+                      for pair in one.iterfind(f"{part}/nvpair")}  # fmt: skip
+    return found
 
 
 def run(cluster: Cluster, command: str) -> None:
@@ -60,6 +81,22 @@ def test_the_example_runs_and_no_command_of_the_page_does_harm(cluster: Cluster)
     assert {app: cluster.disk.pid(app) for app in before} == before
     assert cluster.guest_machine("vm1") is machine
     assert (cluster.failures("db"), cluster.failures("web")) == (0, 0)
+
+
+def test_the_lines_for_pcs_make_the_same_resources(cluster: Cluster) -> None:
+    """Pcs adds the operations that the agents recommend."""
+    if shutil.which("pcs") is None:
+        pytest.skip("needs pcs")
+    file = "/run/example.xml"
+    cluster.run("sh", "-c", f"cibadmin --empty >{file}")
+    for line in PCS:
+        _, *words = shlex.split(line.replace("\\\n", " "))
+        cluster.run("pcs", "-f", file, *words)
+    made = ET.fromstring(cluster.run("cat", file)).find(".//group[@id='package1']")
+    group = ET.fromstring(GROUP).find("group")
+    assert made is not None
+    assert group is not None
+    assert settings(group).items() <= settings(made).items()
 
 
 def test_independent_applications_die_alone_and_take_the_vm_along(cluster: Cluster) -> None:
