@@ -13,6 +13,7 @@ from tests.cluster.scenarios import SCENARIOS, Scenario
 from tests.guest_vm.image import CannotError
 
 EVERY = SCENARIOS + REAL_SCENARIOS
+WIDTH = 300  # of what is shown of an error
 
 
 def main() -> int:
@@ -59,7 +60,7 @@ def _measure(cluster: Cluster, scenario: Scenario, runs: int) -> tuple[list[floa
             cluster.clear()
             seconds.append(found)
         except (AssertionError, CannotError) as error:
-            trouble = f"; {str(error).splitlines()[0]}"
+            trouble = f"; {' '.join(str(error).split()) or repr(error)}"[:WIDTH]
             cluster.restart()
     return seconds, trouble
 

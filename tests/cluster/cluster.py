@@ -184,7 +184,7 @@ class Cluster:
         self.run("cibadmin", "--replace", "--xml-text", "<constraints/>")
         self.run("cibadmin", "--replace", "--xml-text", nodes.RESOURCES)
         self._default_role("Started")
-        assert self.violations() == ""
+        assert not self.violations(), self.violations()
         self._forget()
         wait_for(self.idle, "the end of all", every=0.1)
 

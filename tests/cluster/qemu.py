@@ -123,14 +123,17 @@ class Monitor:
         self._socket.sendall(json.dumps(question).encode() + b"\n")
         while "event" in (answer := json.loads(self._lines.readline())):
             pass
+        assert "return" in answer, f"QEMU refuses {command}: {answer}"
         return answer["return"]
 
     def wait_migrated(self) -> None:
         """Wait until the machine is at the other end, and no more here."""
         deadline = time.monotonic() + PATIENCE
-        while (status := self.execute("query-migrate").get("status")) != "completed":
-            assert status not in ("failed", "cancelled"), status
-            assert time.monotonic() < deadline, f"the migration does not end: {status}"
+        while (said := self.execute("query-migrate")).get("status") != "completed":
+            assert said.get("status") not in ("failed", "cancelled"), (
+                f"no migration: QEMU says {said}"
+            )
+            assert time.monotonic() < deadline, f"the migration does not end: QEMU says {said}"
             time.sleep(0.05)
 
 
