@@ -2,11 +2,12 @@
 
 import os
 import signal
+import subprocess
 
 import pytest
 
 from tests.end_to_end.causes.people import STUBBORN
-from tests.end_to_end.programs import wait_for
+from tests.end_to_end.programs import PATIENCE, wait_for
 from tests.serviceguard.conftest import Stage
 from tests.serviceguard.runner import Package, Service, read
 
@@ -147,6 +148,18 @@ def test_a_detached_manager_is_a_failed_service_whose_successor_attaches(stage: 
     os.kill(package.pid_of("db"), signal.SIGUSR1)
     package.until(lambda: package.said().count(f"running, pid {pid} ") == 2, "the next manager")
     assert package.restarts == {"db": 1}
+
+
+def test_a_detach_takes_the_package_after_a_vm_that_has_migrated(stage: Stage) -> None:
+    """Where nothing is restarted on the old node, the next one attaches to the same run."""
+    stage.guest.define("db", "/bin/sleep", "600")
+    package = simple(stage, restart="none")
+    pid = stage.guest.pid_of("db")
+    words = ("--app", "db", "--guest", "vm1", "--detach")
+    subprocess.run([package.nodes[0].cmappmgr, *words], timeout=PATIENCE, check=True)
+    package.until(lambda: package.been_at == ["vmhost1", "vmhost2"], "the failover")
+    stage.guest.wait_status("db", phase="running", owner="vmhost2")
+    assert stage.guest.pids("db") == [pid]
 
 
 def test_a_pause_as_of_a_live_migration_is_no_failure(stage: Stage) -> None:
