@@ -5,20 +5,26 @@ from collections.abc import Iterator, Mapping
 from math import ceil
 
 from cmappd.core.at_most_once import least_lost_after
-from cmappd.core.config import Application, Tls
+from cmappd.core.config import Application, Problem, Tls
+from cmappd.core.config.problems import KeyPath, dotted
 from cmappd.core.config.schema import Log
+from cmappd.core.config.stanzas import Stanza
 from cmappd.core.units import format_duration
 from cmappd.errors import CmappdError
 from cmappd.server.application.confinement import resources_of
-from cmappd.server.application.launches import launch_of
+from cmappd.server.application.environment import environment_of
 from cmappd.server.application.status import ends_within
 from cmappd.server.certificates import load_certificates
 from cmappd.server.cgroups import about_machine
 from cmappd.server.load import load
-from cmappd.system import directory
+from cmappd.system import directory, users
 from cmappd.system.cgroup import Resources
+from cmappd.system.files import read_text
 from cmappd.system.hierarchy import lacking
 from cmappd.system.log import journal, syslog
+
+# The path of a key, and what is wrong with its value.
+Finding = tuple[KeyPath, str]
 
 
 def check(path: str) -> tuple[int, list[str], str]:
@@ -28,14 +34,22 @@ def check(path: str) -> tuple[int, list[str], str]:
     Raises ConfigError when cmappserver could not start with it at all.
     """
     config = load(path)
-    findings = [str(problem) for problem in config.problems]
-    if config.tls is not None:
-        findings += _certificates(config.tls)
+    found = [(path, one) for one in _certificates(config.tls)]
     apps = sorted(config.apps.items())
     for name, app in apps:
-        findings += [f"apps.{name}: {finding}" for finding in _application(name, app)]
+        for key, text in _application(name, app):
+            found.append((config.origins[name], (("apps", name, *key.split(".")), text)))
+    problems = [*config.problems, *_placed(found)]
     notes = [about_machine(), *(note for name, _ in apps for note in _notes(name, config.apps))]
-    return len(config.apps), findings, "\n".join(notes)
+    return len(config.apps), [str(problem) for problem in problems], "\n".join(notes)
+
+
+def _placed(found: list[tuple[str, Finding]]) -> Iterator[Problem]:
+    """What was found on the machine, with the line of the file that asks for it."""
+    files = {file: Stanza(file, read_text(file), 0) for file in {file for file, _ in found}}
+    for file, (key, text) in found:
+        for line in text.splitlines():
+            yield Problem(file, files[file].line(key), dotted(key), line)
 
 
 def _notes(name: str, apps: Mapping[str, Application]) -> Iterator[str]:
@@ -57,39 +71,56 @@ def _notes(name: str, apps: Mapping[str, Application]) -> Iterator[str]:
                 )
 
 
-def _certificates(section: Tls) -> Iterator[str]:
-    try:
-        load_certificates(section)
-    except CmappdError as error:
-        yield str(error)
+def _certificates(section: Tls | None) -> Iterator[Finding]:
+    if section is not None:
+        try:
+            load_certificates(section)
+        except CmappdError as error:
+            yield ("tls",), str(error)
 
 
-def _application(name: str, app: Application) -> Iterator[str]:
+def _application(name: str, app: Application) -> Iterator[tuple[str, str]]:
+    """Its keys, and why this machine does not have what they name."""
+    yield from _account(app)
     try:
-        launch_of(name, "", app, app.command, output=-1)
+        environment_of(name, "", app, None)
     except CmappdError as error:
-        yield str(error)
+        yield "environment_file", str(error)
     try:
-        yield from lacking(resources_of(app)).splitlines()
+        yield "resources", lacking(resources_of(app))
     except CmappdError as error:
         if resources_of(app) != Resources():
-            yield f"cannot limit resources: {error}"
+            yield "resources", f"cannot limit resources: {error}"
     for key, command in app.commands.items():
         if not os.access(command[0], os.X_OK):
-            yield f"{key}: cannot execute '{command[0]}': it is missing, or not executable"
+            yield key, f"cannot execute '{command[0]}': it is missing, or not executable"
     yield from _log(app.log)
     if app.directory is not None and not os.path.isdir(app.directory):
-        yield f"cannot enter '{app.directory}': there is no such directory"
+        yield "directory", f"cannot enter '{app.directory}': there is no such directory"
 
 
-def _log(log: Log) -> Iterator[str]:
+def _account(app: Application) -> Iterator[tuple[str, str]]:
+    """The first key of the account that cannot be had; a user may need its group."""
+    for key, asked in (
+        ("group", (None, app.group, None)),
+        ("user", (app.user, app.group, None)),
+        ("supplementary_groups", (app.user, app.group, app.supplementary_groups)),
+    ):
+        try:
+            users.account(*asked)
+        except CmappdError as error:
+            yield key, str(error)
+            return
+
+
+def _log(log: Log) -> Iterator[tuple[str, str]]:
     """Why nothing could be written to it."""
     socket = {"journal": journal.SOCKET, "syslog": syslog.SOCKET}.get(log.destination)
     if socket is not None and not os.path.exists(socket):
-        yield f"log.destination: cannot write to {socket}: nobody listens on this machine"
+        yield "log.destination", f"cannot write to {socket}: nobody listens on this machine"
     if log.path is not None:
         try:
             with directory.fixed(log.path):
                 pass
         except OSError as error:
-            yield f"log.path: cannot open {log.path}: {error.strerror}"
+            yield "log.path", f"cannot open {log.path}: {error.strerror}"

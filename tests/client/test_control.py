@@ -225,6 +225,45 @@ def test_check(tmp_path: Path) -> None:
     assert f"{bad}:3: apps.a.colour" in errors
 
 
+MACHINE = {
+    'command = ["/no"]': ("command", "cannot execute '/no': it is missing, or not executable"),
+    'stop = { after = ["/no"] }': ("stop.after", "cannot execute '/no'"),
+    'user = "no-such"': ("user", "cannot run as user 'no-such': there is no such user"),
+    'user = "0"\ngroup = "no-such"': ("group", "cannot run as group 'no-such'"),
+    'user = "0"\nsupplementary_groups = ["no-such"]': (
+        "supplementary_groups",
+        "cannot run as group 'no-such'",
+    ),
+    'environment_file = "/no"': ("environment_file", "cannot read /no"),
+    'directory = "/no"': ("directory", "cannot enter '/no': there is no such directory"),
+    'log.path = "/no/log"': ("log.path", "cannot open /no/log: No such file or directory"),
+}
+
+
+@pytest.mark.parametrize("text", MACHINE)
+def test_check_says_where_it_asks_for_what_the_machine_does_not_have(
+    text: str, tmp_path: Path
+) -> None:
+    key, said = MACHINE[text]
+    command = "" if key == "command" else 'command = ["/bin/true"]\n'
+    main, included = tmp_path / "main.toml", tmp_path / "apps.toml"
+    main.write_text('[server]\ninclude = ["apps.toml"]\n[apps.a]\ncommand = ["/bin/true"]\n')
+    included.write_text(f"# A comment\n[apps.b]\n{command}{text}\n")
+    code, output, errors = run("control", "check", main)
+    assert (code, output) == (1, "")
+    line = included.read_text().count("\n")
+    assert errors.startswith(f"cmappctl: {included}:{line}: apps.b.{key}: {said}")
+    assert errors.count("\n") == 1
+
+
+def test_check_says_where_a_certificate_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "main.toml"
+    path.write_text('\n[tls]\ncertificate = "/no.pem"\nkey = "/no.key"\nca = "/ca.pem"\n')
+    code, _, errors = run("control", "check", path)
+    assert code == 1
+    assert errors.startswith(f"cmappctl: {path}:2: tls: cannot read /no.pem")
+
+
 @pytest.mark.root
 def test_check_says_that_a_log_could_be_led_elsewhere(tmp_path: Path) -> None:
     path, link = tmp_path / "app.toml", tmp_path / "link"
@@ -234,7 +273,8 @@ def test_check_says_that_a_log_could_be_led_elsewhere(tmp_path: Path) -> None:
     os.chown(link, 12345, 12345, follow_symlinks=False)
     code, output, errors = run("control", "check", path)
     assert (code, output) == (1, "")
-    assert f"log.path: cannot open {link}/log: the symbolic link {link} belongs to uid" in errors
+    said = f"{path}:3: apps.a.log.path: cannot open {link}/log: the symbolic link {link} belongs"
+    assert said in errors
 
 
 def test_check_says_what_managers_must_know(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What an ordinary user's cmappserver cannot do, it says; all else works."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def test_check_says_it_of_the_user_who_checks(key: str, tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text(shell("exec sleep 600", **keys))
     config.chmod(0o600)
-    assert f"apps.db: {said}" in check(str(config))[1]
+    (problem,) = check(str(config))[1]
+    assert re.fullmatch(rf"{config}:\d+: apps\.db\.{key}: {re.escape(said)}", problem)
 
 
 def test_a_log_where_it_may_not_write_is_told_and_stops_nothing(tmp_path: Path) -> None:

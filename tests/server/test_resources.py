@@ -116,6 +116,7 @@ def test_check_says_what_holds_for_the_machine(
                               " has the controllers")  # fmt: skip
     else:
         (finding,) = findings
-        assert finding.startswith(f"apps.db: {said.format(mount)}")
+        line = config.read_text().splitlines().index("[apps.db.resources]") + 1
+        assert finding.startswith(f"{config}:{line}: apps.db.resources: {said.format(mount)}")
     config.write_text(shell("db", "exec sleep 600"))
     assert check(str(config))[1] == [], "who asks for no limits is told of none"
