@@ -154,6 +154,7 @@ def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Re
     limits.raise_open_files(given.open_files)
     epoch, boot_id = secrets.token_hex(4), _boot_id()
     store = Store(state, boot_id)
+    store.open()
     records, refused = store.load()
     for app, problem in refused.items():
         logger.error("%s: %s", app, problem)

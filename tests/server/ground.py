@@ -89,6 +89,8 @@ class Ground:
         self.folder = folder
         for name in ("state", "log"):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
+        store = Store(str(folder / "state"), "boot")
+        store.open()
         self.world = World(
             guest="guest1",
             boot_id="boot",
@@ -98,7 +100,7 @@ class Ground:
             forest=Forest(),
             hierarchy=None,
             no_cgroups="there are none in these tests",
-            store=Store(str(folder / "state"), "boot"),
+            store=store,
             maintenances=Maintenances(str(folder), "boot", self.lines.append),
             log=self._logger(),
         )

@@ -343,6 +343,7 @@ def test_a_configuration_of_no_use_changes_nothing(
         replace_file(guest.config, text)
         done = upgrade(guest)
         assert done.returncode == 1
+        assert not (tmp_path / "other").exists()
         assert said in done.stderr
         assert guest.control().app("db").pid == before.pid
 

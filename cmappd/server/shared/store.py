@@ -138,9 +138,11 @@ class Store:
     """The records of one state directory."""
 
     def __init__(self, state_directory: str, boot_id: str) -> None:
-        """Raises ConfigError where the directory for them cannot be had."""
         self._directory = os.path.join(state_directory, "apps")
         self._boot_id = boot_id
+
+    def open(self) -> None:
+        """Have the directory for them. Raises ConfigError where it cannot be had."""
         files.private_directory(self._directory)
 
     def save(self, record: Record) -> None:
@@ -189,7 +191,11 @@ class Store:
         return wrong
 
     def _names(self) -> Iterator[str]:
-        for entry in sorted(os.listdir(self._directory)):
+        try:
+            entries = sorted(os.listdir(self._directory))
+        except FileNotFoundError:  # it was never opened
+            return
+        for entry in entries:
             if entry.endswith(SUFFIX):
                 yield entry.removesuffix(SUFFIX)
 
