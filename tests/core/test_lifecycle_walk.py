@@ -556,7 +556,7 @@ def state_holds(state: State) -> None:
         assert app.phase not in (Phase.WAITING, Phase.BACKOFF), "removed"
     _checks_hold(state)
     if run is not None:
-        awaited = app.definition.watchdog is not None and run.watchdog > 0 and not run.silent
+        awaited = app.definition.watchdog is not None and run.ping_interval > 0 and not run.silent
         due = app.phase is Phase.RUNNING and awaited
         assert (run.ping_due is not None) == due, "watchdog"
         assert not run.silent or run.condition is Health.UNHEALTHY, "watchdog"
@@ -777,10 +777,10 @@ def _run_key(app: App, now: float) -> object:
 def _said_key(app: App, run: Run, now: float) -> object:
     """What it has said of itself, as far as anything may follow from that in this phase."""
     if app.phase is Phase.STARTING:
-        return run.announced, run.unheard, run.watchdog
+        return run.announced, run.unheard, run.ping_interval
     base = now if run.check_due is None else run.check_due
     ahead = [one and max(0, min(ceil((one - base) / 6), 2)) for one in (run.ping_due, run.excused)]
-    return run.announced is Announced.STOPPING, run.silent, run.watchdog, ahead[0], ahead[1]
+    return run.announced is Announced.STOPPING, run.silent, run.ping_interval, ahead[0], ahead[1]
 
 
 # The walk ----------------------------------------------------------------------------

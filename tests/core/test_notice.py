@@ -261,6 +261,28 @@ def test_after_an_upgrade_nothing_is_lost() -> None:
     assert life.run.ending is Cause.NOT_READY
 
 
+def test_what_it_was_told_is_remembered_beside_what_it_has_chosen() -> None:
+    five, six = (definition(health=watched(watchdog=seconds)) for seconds in (5.0, 6.0))
+    life = launched(five)
+    assert not lifecycle.untold(life.app)
+    life.time_is(101.0)
+    say(life, 110.0, watchdog_timeout=6.0)
+    assert life.run.ping_due == 116.0
+    for defined, untold in (
+        (five, False),
+        (six, True),
+        (definition(), False),
+        (definition(ready="notify"), False),  # it has NOTIFY_SOCKET
+        (five, False),
+    ):
+        life.at(111.0, Define(defined))
+        assert lifecycle.untold(life.app) is untold
+    plain = launched(definition())
+    for defined, untold in ((five, True), (NOTIFIES, True), (definition(), False)):
+        plain.at(111.0, Define(defined))
+        assert lifecycle.untold(plain.app) is untold
+
+
 def test_after_a_crash_the_time_of_the_watchdog_begins_anew() -> None:
     life = ready(definition(ready="notify", health=watched(watchdog=12.0)))
     say(life, 101.0, status="old")

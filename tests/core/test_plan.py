@@ -259,6 +259,26 @@ def test_changed_keys_are_live_or_for_the_launch(
     assert plan(OK + line) == replace(NOTHING, changed={"db": change})
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "launch"),
+    [
+        ("health.watchdog = '5s'", "", ()),
+        ("start.ready = 'notify'", "", ()),
+        ("health.watchdog = '5s'", "health.watchdog = '6s'", ("health.watchdog",)),
+        ("health.watchdog = '5s'", "health.watchdog = '5s'\nhealth.interval = '6s'", ()),
+        # It has NOTIFY_SOCKET already.
+        ("health.watchdog = '5s'", "health.watchdog = '5s'\nstart.ready = 'notify'", ()),
+    ],
+)
+def test_what_it_need_not_be_told_waits_for_no_launch(
+    before: str, after: str, launch: tuple[str, ...]
+) -> None:
+    old, new = (settle(None, parsed(OK + line, OK_WEB)) for line in (before, after))
+    change = compare(old, new).changed["db"]
+    assert change.live
+    assert change.launch == frozenset(launch)
+
+
 def test_changes_of_the_program_and_the_managers() -> None:
     assert plan("[server]\ncontrol = '/c'\n" + OK) == replace(NOTHING, server_changed=True)
     assert plan(OK.replace('"a"', '"d"')) == replace(NOTHING, tls_changed=True)
@@ -304,8 +324,8 @@ def test_equal_definitions_have_equal_hashes() -> None:
         ({"stop": {"after": ("/a",)}}, False),
         ({"health": {"http": "http://a"}}, False),
         ({"health": {"command": ("/a",)}}, False),
-        ({"health": {"watchdog": 5.0}}, True),
-        ({"start": {"ready": "notify"}}, True),
+        ({"health": {"watchdog": 5.0}}, False),
+        ({"start": {"ready": "notify"}}, False),
         ({"start": {"ready": 2.0}}, False),
         ({"log": {"path": "/a"}}, False),
     ],

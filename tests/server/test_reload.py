@@ -70,6 +70,18 @@ def test_a_watchdog_is_told_to_it_at_its_next_launch(guest: Guest) -> None:
     guest.wait_log(r"changed: db \(health; at its next launch: health.watchdog\)")
 
 
+def test_a_watchdog_that_is_removed_leaves_nothing_pending(guest: Guest) -> None:
+    watched = stanza("db", "/bin/sleep", "600", health={"watchdog": "1h"})
+    guest.write(watched)
+    guest.wait_log("configuration reloaded")
+    admin = guest.control()
+    pid = start(admin)
+    for text, description in ((SLEEP, "1"), (watched, "2"), (SLEEP, "3")):
+        guest.write(text.replace("[apps.db]", f"[apps.db]\ndescription = '{description}'"))
+        status = admin.wait_app("db", lambda status, d=description: status.description == d)  # type: ignore[misc]
+        assert (status.pid, status.restart_pending) == (pid, False)
+
+
 def test_a_health_check_that_is_added_is_run(guest: Guest, tmp_path: Path) -> None:
     admin = guest.control()
     pid = start(admin)

@@ -6,7 +6,7 @@ definition. What is gone from a file that can be read is removed.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TypeVar
@@ -19,7 +19,7 @@ from cmappd.errors import ConfigError
 
 T = TypeVar("T")
 
-# A changed launch key waits for the next launch; a live one applies at once. See `_told`, too.
+# A changed launch key waits for the next launch; a live one applies at once. See `_to_be_told`.
 LAUNCH = frozenset(
     {
         "command",
@@ -193,23 +193,19 @@ def change_of(old: Application, new: Application) -> Change:
     if old is new:
         return Change(frozenset(), frozenset())
     keys = {key for key in LAUNCH | LIVE if getattr(old, key) != getattr(new, key)}
-    before, after = _told(old), _told(new)
-    notifying = {key for key in before | after if before.get(key) != after.get(key)}
-    return Change(LIVE & keys, (LAUNCH & keys) | notifying)
+    return Change(LIVE & keys, (LAUNCH & keys) | frozenset(_to_be_told(old, new)))
 
 
-def _told(app: Application) -> dict[str, object]:
-    """What of its live tables it is told at its launch, and not again."""
-    found: dict[str, object] = {}
-    if app.start.ready == "notify":
-        found["start.ready"] = app.start.ready
-    if app.watchdog is not None:
-        found["health.watchdog"] = app.watchdog
-    return found
+def _to_be_told(old: Application, new: Application) -> Iterator[str]:
+    """The keys of live tables that it is told at its launch, and not again."""
+    if new.start.ready == "notify" and not old.notifies:
+        yield "start.ready"
+    if new.watchdog not in (None, old.watchdog):
+        yield "health.watchdog"
 
 
 def _hash(app: Application, keys: frozenset[str]) -> str:
     # Without defaults, so that a key which a later version adds does not change every hash.
-    content = app.model_dump(mode="json", include=set(keys), exclude_defaults=True) | _told(app)
+    content = app.model_dump(mode="json", include=set(keys), exclude_defaults=True)
     text = json.dumps(content, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -55,6 +55,7 @@ class Run(Struct, frozen=True):
     announced: Announced = Announced.NOTHING
     status_text: str = ""  # what it said last of its state, in words
     watchdog: float = 0.0  # seconds between two pings at the most, as it was told; 0: none awaited
+    chosen: float | None = None  # the same, as it has said itself since
     ping_due: float | None = None  # when the next ping is late
     silent: bool = False  # a ping was missed, and none has come since
     excused: float | None = None  # it is stopping by itself: until then no failure counts
@@ -63,6 +64,11 @@ class Run(Struct, frozen=True):
     def condition(self) -> Health:
         """Its health, by its checks and by its watchdog."""
         return Health.UNHEALTHY if self.silent else self.health
+
+    @property
+    def ping_interval(self) -> float:
+        """Seconds between two pings at the most; 0: none awaited."""
+        return self.watchdog if self.chosen is None else self.chosen
 
     @property
     def chance(self) -> float:

@@ -33,5 +33,14 @@ def _define_waiting(app: App, run: Run, old: Application, now: float) -> Step:
     return wait(app, run, now)
 
 
+def untold(app: App) -> bool:
+    """Whether the live run lacks what its command is told at its launch, and not again."""
+    run, definition = app.run, app.definition
+    if run is None:
+        return False
+    unheard = definition.notifies and not run.socket
+    return unheard or definition.watchdog not in (None, run.watchdog)
+
+
 def remove(app: App, _event: Remove, _now: float) -> Step:
     return replace(app, removed=True), ()

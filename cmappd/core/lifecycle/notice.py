@@ -64,7 +64,7 @@ def _note(app: App, word: Notification) -> App:
     if word.status is not None:
         run = replace(run, status_text=word.status)
     if word.watchdog_timeout is not None:
-        run = replace(run, watchdog=word.watchdog_timeout)
+        run = replace(run, chosen=word.watchdog_timeout)
     return replace(app, run=replace(run, announced=_announced(run.announced, word)))
 
 

@@ -24,8 +24,8 @@ def ready(app: App, run: Run, now: float) -> App:
 
 def wound(app: App, run: Run, now: float) -> Run:
     """The run with the whole interval before it, until the next ping."""
-    awaited = app.definition.watchdog is not None and run.watchdog > 0
-    due = max(now + run.watchdog, run.excused or now) if awaited else None
+    awaited = app.definition.watchdog is not None and run.ping_interval > 0
+    due = max(now + run.ping_interval, run.excused or now) if awaited else None
     return replace(run, ping_due=due, silent=False)
 
 
@@ -51,7 +51,7 @@ def ping_missed(app: App, _event: PingDue, now: float) -> Step:
     run = live_run(app)
     if run.ping_due is not None and now - run.ping_due > LATE:
         return replace(app, run=wound(app, run, now)), ()
-    return fail(app, f"no ping of its watchdog within {run.watchdog:g} s", now)
+    return fail(app, f"no ping of its watchdog within {run.ping_interval:g} s", now)
 
 
 def fail(app: App, detail: str, now: float) -> Step:

@@ -4,7 +4,7 @@ import time
 
 from cmappd.core import at_most_once, policy
 from cmappd.core.config import Application, plan
-from cmappd.core.lifecycle import App, Run
+from cmappd.core.lifecycle import App, Run, untold
 from cmappd.core.messages import AppStatus, MaintenanceNotice, Past
 from cmappd.core.state import ALIVE, Announced, Cause, Health, Outcome, Part, Phase
 from cmappd.server.application.custody import Custody
@@ -108,7 +108,7 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
         oom_kills=run.oom_kills if run is not None else 0,
         definition=notes.definition_hash,
         restart_pending=app.phase in ALIVE
-        and (notes.launched_as != notes.launch_hash or bool(unlimited)),
+        and (notes.launched_as != notes.launch_hash or untold(app) or bool(unlimited)),
         removed=app.removed,
         maintenance=_notice(app, now),
         requires=app.definition.requires,
