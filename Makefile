@@ -21,7 +21,7 @@ CODE = cmappd tests demo $(wildcard bench)
 
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
-PYTEST = $(RUN) -m pytest -n $$((3 * $$(nproc))) --dist worksteal
+PYTEST = $(RUN) -m pytest -n $$((3 * $$(nproc)))
 
 prefix = /usr/local
 bindir = $(prefix)/bin
@@ -50,11 +50,11 @@ demo: $(READY)
 	@$(RUN) demo/demo.py $(ARGS)
 
 test: $(READY)
-	$(PYTEST) -m 'not root' $(ARGS)
+	$(PYTEST) --dist worksteal -m 'not root' $(ARGS)
 
 test-cluster: $(READY)
 	@[ "$$(id -u)" = 0 ] || { echo 'make test-cluster: these tests need root' >&2; exit 1; }
-	$(PYTEST) -m root $(ARGS)
+	$(PYTEST) --dist loadfile -m root $(ARGS)
 
 chaos: $(READY)
 	@$(RUN) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))

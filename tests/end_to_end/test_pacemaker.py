@@ -314,8 +314,8 @@ def test_a_monitor_that_sees_no_end_is_over_in_time(agent: Agent) -> None:
     assert agent.code("start") == OK
     assert agent.code("monitor", interval=1) == OK
     begin = time.monotonic()
-    assert agent.code("monitor", interval=1, timeout=5) == OK
-    assert 1 < time.monotonic() - begin < 4.5
+    assert agent.code("monitor", interval=1, timeout=10) == OK
+    assert 1 < time.monotonic() - begin < 10
     assert agent.code("stop") == OK
 
 
