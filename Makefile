@@ -72,8 +72,9 @@ bench:
 
 # No virtual environment, so that a package can be made below DESTDIR: cmappd and what it needs are in
 # a folder of its own, and the programs run the interpreter apart from all else that is installed for
-# it (-I). The interpreter is that of .venv-install, by its own path.
+# it (-I). The interpreter is that of .venv-install, by its own path; so that is made anew each time.
 install:
+	@rm -rf .venv-install
 	@$(MAKE) --no-print-directory VENV=.venv-install INSTALL=setuptools .venv-install/.ready
 	@$(MAKE) --no-print-directory VENV=.venv-install install-files
 

@@ -17,7 +17,7 @@ from tests.cluster.hypervisor import Hypervisor, StandIn
 from tests.cluster.machines import PATIENCE, Machine, Switch, wait_for
 from tests.cluster.qemu import Qemu
 from tests.cluster.real_guest import INTERVALS, RealGuest
-from tests.guest_vm.image import Image, image
+from tests.guest_vm.image import image
 
 NEEDED = ("corosync", "pacemakerd", "cibadmin", "crm_mon", "unshare", "setpriv", "nsenter", "ip")
 
@@ -93,8 +93,7 @@ class Cluster:
         """The guest with a kernel of its own, made when it is asked for. Raises CannotError."""
         (name,) = REAL
         guest = RealGuest(name, self.folder / name, self._authority)
-        own = Image(*(Path(shutil.copy(file, guest.folder)) for file in image()))
-        guest.vm = Qemu(guest.folder, REAL[name], own, self.nodes)
+        guest.vm = Qemu(guest.folder, REAL[name], image(guest.folder), self.nodes)
         self.hypervisor.vms[name] = guest.vm
         return guest
 

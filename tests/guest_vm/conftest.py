@@ -12,8 +12,9 @@ from tests.guest_vm.vm import Vm
 @pytest.fixture(scope="package")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
     """A guest with cgroups of version 2, and nothing else on it."""
+    folder = tmp_path_factory.mktemp("vm")
     try:
-        made = Vm(tmp_path_factory.mktemp("vm"), image())
+        made = Vm(folder, image(folder))
     except CannotError as error:
         pytest.skip(str(error))
     with made:

@@ -49,8 +49,11 @@ class CannotError(Exception):
     """Something that the image needs is not to be had here."""
 
 
-def image() -> Image:
-    """The image with this version of cmappd. Raises CannotError."""
+def image(folder: Path) -> Image:
+    """The image with this version of cmappd, in a folder of one's own. Raises CannotError.
+
+    What is in the cache goes as soon as somebody makes the image of another version.
+    """
     CACHE.mkdir(mode=0o700, exist_ok=True)
     if CACHE.stat().st_uid != os.geteuid():
         raise CannotError(f"{CACHE} is somebody else's")
@@ -61,14 +64,18 @@ def image() -> Image:
         if not made.exists():
             for old in CACHE.glob("*.initramfs"):
                 old.unlink()
-            with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-                _populate(Path(folder), kernel)
-                fresh = made.with_suffix(".new")
-                with open(fresh, "wb") as file:
-                    initramfs.pack(Path(folder), file)
-                fresh.rename(made)
-    (vmlinuz,) = (kernel / "boot").glob("vmlinuz-*")
-    return Image(vmlinuz, made)
+            _make(made, kernel)
+        (vmlinuz,) = (kernel / "boot").glob("vmlinuz-*")
+        return Image(*(Path(shutil.copy(file, folder)) for file in (vmlinuz, made)))
+
+
+def _make(made: Path, kernel: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        _populate(Path(folder), kernel)
+        fresh = made.with_suffix(".new")
+        with open(fresh, "wb") as file:
+            initramfs.pack(Path(folder), file)
+        fresh.rename(made)
 
 
 def _digest(release: str) -> str:

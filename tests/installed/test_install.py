@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.installed.conftest import ROOT
 
-pytestmark = pytest.mark.timeout(330)  # the first one waits for the installation
+pytestmark = pytest.mark.timeout(60, func_only=True)  # the installation has a limit of its own
 
 PROGRAMS = ("cmappctl", "cmappmgr", "cmappserver")
 PAGES = sorted(path.name for path in (ROOT / "man").iterdir())
@@ -74,6 +75,17 @@ def test_serviceguards_files_name_each_other_and_the_programs_by_their_paths(
     named = {word for text in texts for word in re.findall(r"/usr/[a-z/]+/cmapp[a-z.-]*\w", text)}
     assert named
     assert not [path for path in named if not Path(f"{destdir}{path}").exists()]
+
+
+def test_an_interpreter_that_is_named_is_not_one_of_an_earlier_installation(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv-install").mkdir()
+    (tmp_path / ".venv-install/.ready").touch()
+    words = ["make", "-C", str(tmp_path), "install", f"DESTDIR={tmp_path}/d", "PYTHON=/no/python"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "(tried: /no/python)" in done.stderr
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not SYSTEMD.exists(), reason="needs systemd"),
     pytest.mark.skipif(shutil.which("nsenter") is None, reason="needs nsenter of util-linux"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(180, func_only=True),  # the installation has a limit of its own
 ]
 
 GUEST = """
