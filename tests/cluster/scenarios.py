@@ -47,9 +47,12 @@ class Package:
         self.living()
 
     def recovery(self, node: str, begin: float) -> float:
-        """The seconds from ``begin`` until all of it is there."""
+        """The seconds from ``begin`` until all of it is there, and the package log has it."""
         self.wait_at(node)
-        return time.monotonic() - begin
+        seconds = time.monotonic() - begin
+        for each in self.apps:
+            assert "running, pid" in self.cluster.package_log(node, each)
+        return seconds
 
 
 def application_dies(cluster: Cluster) -> float:
@@ -92,7 +95,9 @@ def vm_dies(cluster: Cluster) -> float:
     cluster.hypervisor.vms["vm1"].stop()
     begin = time.monotonic()
     cluster.disk.wait_starts("db", 2)
-    return it.recovery("node1", begin)
+    seconds = it.recovery("node1", begin)
+    assert "stopped as far as the cluster is concerned" in cluster.package_log("node1", "db")
+    return seconds
 
 
 def guest_freezes(cluster: Cluster) -> float:
