@@ -149,7 +149,7 @@ def test_killed_anywhere(tmp_path: Path, kind: str) -> None:
             admin.ask(last, PATIENCE)
         victim.check()
         begun = victim.begun()
-        assert len(begun) > ROUNDS / 5  # or nothing has been tried
+        assert len(begun) > ROUNDS / 10  # or nothing has been tried; fewer begin on a busy machine
         assert len(set(begun)) == len(begun)
         wait_for(lambda: victim.logged() == begun)
         assert victim.guest.stop() == 0
