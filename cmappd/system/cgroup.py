@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import signal
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -83,23 +84,23 @@ class Cgroup:
             ) from error
         return True
 
-    def add_tree(self, pid: int) -> bool:
+    def add_tree(self, pid: int, waifs: Callable[[], Iterable[int]] = tuple) -> bool:
         """Move a process that was just launched, and all it has forked since; False if it is gone.
 
-        What it forks from then on is born here. The limit: a child that forks in turn and ends
-        before it is seen, as daemons do; its own child stays outside. Raises CmappdError.
+        What it forks from then on is born here. ``waifs`` gives, whenever it is asked, who may have
+        come from it and has lost its parent, as daemons do. Raises CmappdError.
         """
-        if not self.add(pid):
-            return False
+        there = self.add(pid)
         tried = {pid}
         for _ in range(_PASSES):  # the kernel's list of children may miss some while others end
-            outside = _descendants(pid) - set(self.procs()) - tried
+            family = {one for root in (pid, *waifs()) for one in (root, *_descendants(root))}
+            outside = family - set(self.procs()) - tried
             if not outside:
                 break
             for one in outside:
                 self.add(one)
             tried |= outside
-        return True
+        return there
 
     def procs(self) -> list[int]:
         """The living processes, those in cgroups that the application has made below included.

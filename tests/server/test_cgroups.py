@@ -8,8 +8,12 @@ import pytest
 
 from cmappd.core.messages import Done, Stop
 from cmappd.errors import ConfigError
+from cmappd.server.application.supervisor import Supervisor
+from cmappd.system.cgroup import Cgroup
 from cmappd.system.hierarchy import open_hierarchy
 from cmappd.system.marks import cgroup_of
+from tests.server.application.test_supervisor import play, running
+from tests.server.ground import Ground, Recorder
 from tests.server.harness import Guest, alive, shell, wait_for
 
 pytestmark = pytest.mark.root
@@ -60,6 +64,37 @@ def test_one_that_hides_is_stopped_with_the_rest(tmp_path: Path) -> None:
         admin = guest.control()
         assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
         assert not alive(pid)
+
+
+def test_one_that_hides_before_it_could_be_moved_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes its time, now and then, and meanwhile the application runs already."""
+    apps = shell("db", f"{hides(tmp_path)}; exec sleep 600")
+
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        ground.world.hierarchy = hierarchy
+        monkeypatch.setattr(Cgroup, "add", slowly)
+        await Recorder("vmhost1").claim(db)
+        pid = hidden(tmp_path)
+        monkeypatch.undo()
+        await running(db)
+        assert db.app.run is not None
+        assert cgroup_of(pid) == db.app.run.id
+        admin = Recorder("uid 0", administrator=True)
+        assert isinstance(await admin.ask(db, Stop(admin.next(), "db")), Done)
+        assert not alive(pid)
+
+    hierarchy, add = open_hierarchy(f"test{os.getpid()}"), Cgroup.add
+
+    def slowly(cgroup: Cgroup, pid: int) -> bool:
+        wait_for(lambda: (tmp_path / "pid").exists())
+        return add(cgroup, pid)
+
+    try:
+        play(tmp_path, apps, scene)
+    finally:
+        hierarchy.remove()
 
 
 def test_one_that_hides_is_the_daemon(tmp_path: Path) -> None:

@@ -348,16 +348,20 @@ def test_add_alone_leaves_behind_what_was_forked_before(ground: Ground) -> None:
 
 
 @pytest.mark.root
-def test_a_daemon_of_before_the_move_is_not_found(ground: Ground) -> None:
-    """The limit that `add_tree` states: nothing leads from the process to it any more."""
-    main = launch(ground.scripts.sh("(/bin/sleep 60 &) ; exec /bin/sleep 60")).pid
-    until(lambda: len(children(os.getpid())) == 2)
+def test_a_daemon_of_before_the_move_is_found_among_the_orphans(ground: Ground) -> None:
+    """Nothing leads from the process to it any more, nor to its children."""
+    daemon = "(setsid /bin/sh -c '/bin/sleep 60 & wait' &)"
+    main = launch(ground.scripts.sh(f"{daemon}; exec /bin/sleep 60")).pid
+    until(lambda: len(children(os.getpid())) == 2 and children(main) == [])
     (orphan,) = set(children(os.getpid())) - {main}
-    until(lambda: children(main) == [])
+    until(lambda: len(children(orphan)) == 1)
     cgroup = ground.hierarchy.create("a.1.1")
     assert cgroup.add_tree(main)
     assert cgroup.procs() == [main]
-    os.kill(orphan, signal.SIGKILL)
+    os.kill(main, signal.SIGKILL)
+    until(lambda: gone(main))
+    assert not cgroup.add_tree(main, lambda: [orphan])
+    assert cgroup.procs() == sorted([orphan, *children(orphan)])
 
 
 # Children that fork as fast as they can, 300 times together, and do not end.

@@ -1,6 +1,7 @@
 """The cgroup of an application's live run, with its limits; without limits it may have none."""
 
 import contextlib
+from functools import partial
 
 from cmappd.core.config import Application
 from cmappd.core.events import Killed
@@ -50,8 +51,9 @@ class Confinement:
         """Launch a command of this run inside. Raises LaunchError, also where limits cannot be.
 
         What daemonises may do so before it can be put there, and what is limited shall be from
-        its first byte on: both are held back until then. Of others the first processes are
-        found below their main process.
+        its first byte on: both are held back until then. Of others the first processes are moved,
+        too, also those that have lost their parents: who has forked in another cgroup is no orphan
+        without one.
         """
         # What asks it to end is in there, too, and is launched whether there are limits or not.
         resources = Resources() if part is Part.STOP else resources_of(definition)
@@ -191,7 +193,8 @@ class Confinement:
     def _put(self, process: Identity, limited: bool) -> None:
         try:
             if self._cgroup is not None:
-                self._cgroup.add_tree(process.pid)
+                waifs = partial(self._world.forest.waifs, process.start)
+                self._cgroup.add_tree(process.pid, waifs)
         except (CmappdError, OSError) as error:
             if limited:  # it never gets through the gate
                 raise LaunchError(f"its resources cannot be limited: {error}") from error
