@@ -55,6 +55,8 @@ class Actor:
         self.count = 0
         self.said: mmap.mmap | None = None
         self.memory: mmap.mmap | None = None
+        self.heard: set[signal.Signals] = set()
+        self.manner = "default"
 
     def path(self, name: str) -> str:
         return os.path.join(self.folder, name)
@@ -90,8 +92,9 @@ class Actor:
         """A child that is another process of this tree."""
         if os.fork():
             return
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if role != "main":
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if session:
             os.setsid()
         if orphan and os.fork():
@@ -135,24 +138,27 @@ class Actor:
 
     # Life ----------------------------------------------------------------------------
 
+    def have_manners(self) -> None:
+        """Be ready for signals: to be called before it is born, as the test sends some then."""
+        self.heard = {signal.SIGUSR1}
+        self.manner = self.options.get("term", "default")
+        if self.manner == "ignore":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        elif self.manner != "default":
+            self.heard.add(signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.heard)
+
     def live(self) -> None:
         """Write at the rate that was asked for, until told to end."""
-        heard = {signal.SIGUSR1}
-        manner = self.options.get("term", "default")
-        if manner == "ignore":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        elif manner != "default":
-            heard.add(signal.SIGTERM)
-        signal.pthread_sigmask(signal.SIG_BLOCK, heard)
         rate, lines = float(self.options.get("rate", "1")), int(self.options.get("lines", "1"))
         while True:
             self.say(lines)
             if "WATCHDOG_USEC" in os.environ:
                 notify(b"WATCHDOG=1")
             # After SIGCONT and its timeout it may give what is no signal: CPython's own defect.
-            word = signal.sigtimedwait(heard, 1 / rate)
-            if word is not None and word.si_signo == signal.SIGTERM and manner != "default":
-                self.end("term", int(manner))
+            word = signal.sigtimedwait(self.heard, 1 / rate)
+            if word is not None and word.si_signo == signal.SIGTERM:
+                self.end("term", int(self.manner))
             elif word is not None and word.si_signo == signal.SIGUSR1 and word.si_pid:
                 with open(self.path(ORDER)) as file:
                     self.end("exit", int(file.read()))
@@ -172,6 +178,7 @@ def line_of(app: str, key: str, number: int) -> bytes:
 
 def simple(actor: Actor) -> None:
     """The main process of an application of type simple."""
+    actor.have_manners()
     actor.born("main")
     actor.found_tree()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -188,6 +195,7 @@ def simple(actor: Actor) -> None:
 
 def forking(actor: Actor) -> None:
     """A command that daemonises, once its daemon is at work."""
+    actor.have_manners()
     actor.born("command")
     actor.found_tree()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

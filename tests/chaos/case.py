@@ -54,6 +54,7 @@ class Expectation:
     rival: Manager | None = None  # one of the two managers has to go
     adopted: bool = False  # its main process is no child of the cmappserver that runs
     leaves: bool = False  # the manager hands the application over, and ends
+    known: float | None = None  # when cmappserver knew the result: from then on it may die
 
 
 class Case:

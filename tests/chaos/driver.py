@@ -1,10 +1,10 @@
 """Drives the three programs through faults, and holds what comes of them against the rules."""
 
 import contextlib
+import math
 import os
 import random
 import signal
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,11 +14,11 @@ from pathlib import Path
 from tests.chaos import cast, logs
 from tests.chaos.case import Case, Verdict, Violation, told
 from tests.chaos.cast import Part
-from tests.chaos.stage import Manager, Stage
+from tests.chaos.stage import Control, Manager, Stage
 from tests.chaos.world import BESIDE, Process, is_alive
 from tests.server.harness import remove_cgroups
 
-TICK = 0.04  # seconds between two looks
+TICK = 0.02  # seconds between two looks
 LOG_INTERVAL = 0.5
 BUSY = 206
 LOST = 202
@@ -29,12 +29,12 @@ LATE = 8.0  # seconds after which an answer may not be out of date any more
 
 @dataclass(frozen=True)
 class Errand:
-    """A cmappctl under way."""
+    """A cmappctl under way, and how it may end. ``then`` is done with its answer."""
 
-    process: subprocess.Popen[bytes]
-    words: tuple[str, ...]
+    control: Control
     case: Case
-    fails: bool
+    codes: frozenset[int]
+    then: Callable[[str], None] | None
 
 
 class Chaos:
@@ -54,10 +54,11 @@ class Chaos:
         self.links_disturbed = [0.0, 0.0]  # until when, by proxy
         self.frozen_until = 0.0  # cmappserver
         self.replaced = 0.0  # when it was, by an upgrade
+        self.killed_again = 0.0  # until when it is to be killed once more
         self.main_is_broken = False
         self.broken_until = 0.0  # an application's file
         self.upgrade_began = 0.0
-        self.upgrading: subprocess.Popen[bytes] | None = None
+        self.upgrading: Control | None = None
         self.leaving: list[tuple[Manager, frozenset[int]]] = []
         self.errands: list[Errand] = []
         self.later: list[tuple[float, str, Callable[[], None]]] = []
@@ -121,7 +122,8 @@ class Chaos:
         now = time.monotonic()
         for one in [one for one in self.later if one[0] <= now]:
             self.later.remove(one)
-            self.tell(one[1])
+            if one[1]:
+                self.tell(one[1])
             one[2]()
         self._watch_server()
         exits = {name: case.manager.code if case.manager is not None else None
@@ -200,8 +202,10 @@ class Chaos:
             if not self.cases[name].tree:
                 log.forgive()
 
-    def in_the_dark(self, since: float) -> bool:
-        return self.down_since is not None or any(until >= since for _, until in self.dark)
+    def in_the_dark(self, since: float, known: float = math.inf) -> bool:
+        """Whether cmappserver was dead at some time between."""
+        down = self.down_since is not None and self.down_since < known
+        return down or any(begin < known and end >= since for begin, end in self.dark)
 
     def was_away(self, since: float) -> bool:
         """Whether what was said to cmappserver may have been said to nobody."""
@@ -209,6 +213,10 @@ class Chaos:
 
     def disturb(self, seconds: float) -> None:
         self.disturbed_until = max(self.disturbed_until, time.monotonic() + seconds)
+
+    def is_about_to_start(self) -> bool:
+        """Whether cmappserver will read its configuration from the start, though it is ready."""
+        return time.monotonic() < max(self.killed_again, self.replaced + LATE)
 
     @property
     def disturbed(self) -> bool:
@@ -276,7 +284,8 @@ class Chaos:
         assert expects is not None
         # Whose child it is not, cmappserver watches by a descriptor, and not while it is replaced.
         unseen = expects.adopted and self.was_away(expects.since)
-        dark = unseen or self.in_the_dark(expects.since)
+        known = math.inf if expects.known is None else expects.known
+        dark = unseen or self.in_the_dark(expects.since, known)
         return expects.in_the_dark if dark else expects.light
 
     def _renewed(self, case: Case) -> None:
@@ -392,9 +401,16 @@ class Chaos:
 
     # The administrator -------------------------------------------------------------------
 
-    def control(self, case: Case, *words: str, fails: bool = False) -> None:
+    def control(
+        self,
+        case: Case,
+        *words: str,
+        fails: bool = False,
+        then: Callable[[str], None] | None = None,
+    ) -> None:
         """Ask cmappserver, and again if it dies over it; ``fails``: it will say that it cannot."""
-        self.errands.append(Errand(self.stage.control(*words), words, case, fails))
+        codes = frozenset({1 if fails else 0})
+        self.errands.append(Errand(self.stage.control(*words), case, codes, then))
 
     def upgrade(self) -> None:
         if self.upgrading is None:
@@ -403,14 +419,14 @@ class Chaos:
 
     def _see_upgrade(self) -> None:
         """Whether it was replaced."""
-        process = self.upgrading
-        if process is None or process.poll() is None:
+        if self.upgrading is None or self.upgrading.code is None:
             return
         # While a file is no TOML it is refused; and one that dies over it need not be replaced.
         hindered = self.broken_until >= self.upgrade_began or self.main_is_broken
-        if process.returncode != 0 and not hindered and not self.in_the_dark(self.upgrade_began):
-            raise Violation(f"cmappctl upgrade has ended with {process.returncode}")
-        self.tell(f"  cmappctl upgrade has ended with {process.returncode}")
+        code = self.upgrading.code
+        if code != 0 and not hindered and not self.in_the_dark(self.upgrade_began):
+            raise Violation(f"cmappctl upgrade has ended with {code}")
+        self.tell(f"  cmappctl upgrade has ended with {code}")
         self.upgrading, self.replaced = None, time.monotonic()
 
     def await_errand(self, case: Case) -> None:
@@ -419,21 +435,26 @@ class Chaos:
 
     def _answer_errands(self) -> None:
         for errand in tuple(self.errands):
-            code = errand.process.poll()
+            code = errand.control.code
             if code is None:
                 continue
-            if code == (1 if errand.fails else 0):
+            if code in errand.codes:
                 self.errands.remove(errand)
                 expects = errand.case.expects
-                if expects is not None and expects.awaits:
+                if errand.then is not None:
+                    errand.then(errand.control.answer())
+                elif expects is not None and expects.awaits:
                     expects.awaits -= 1
             elif self.was_away(time.monotonic() - 30):
                 if self.down_since is None:
                     self.errands.remove(errand)
-                    again = self.stage.control(*errand.words)
-                    self.errands.append(replace(errand, process=again, fails=False))
+                    # What was asked may have been done, or have reached nobody.
+                    again = self.stage.control(*errand.control.words)
+                    codes = errand.codes | {0}
+                    self.errands.append(replace(errand, control=again, codes=codes))
             else:
-                raise Violation(f"cmappctl {' '.join(errand.words)} has ended with {code}")
+                words = " ".join(errand.control.words)
+                raise Violation(f"cmappctl {words}: {code}: {errand.control.answer()}")
 
     # The logs ----------------------------------------------------------------------------
 
@@ -491,10 +512,8 @@ class Chaos:
 
     def ask(self) -> None:
         """Whether what cmappctl says is what is."""
-        if not self.now_answers():
-            return
         end, tries = time.monotonic() + LATE, 0
-        while True:
+        while self.now_answers():
             before = self.world.look()
             said = self.stage.status()
             after = self.world.look()
@@ -607,10 +626,10 @@ class Chaos:
                 continue
             manager.process.kill()
             manager.process.wait()
-        controls = [errand.process for errand in self.errands]
-        for process in (*controls, *([self.upgrading] if self.upgrading is not None else [])):
-            process.kill()
-            process.wait()
+        controls = [errand.control for errand in self.errands]
+        for control in (*controls, *([self.upgrading] if self.upgrading is not None else [])):
+            control.process.kill()
+            control.process.wait()
         server = self.stage.server
         if server is not None and server.running:
             server.kill()

@@ -5,11 +5,14 @@ same faults whatever the time they take. ``FAULTS`` says how often each comes, a
 """
 
 import contextlib
+import json
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from tests.chaos import actor
 from tests.chaos.case import Case, Verdict, Violation
@@ -19,6 +22,7 @@ from tests.chaos.driver import BUSY, Chaos
 NOTHING = Verdict(frozenset())
 OPERATOR = 212
 NEVER = float("inf")  # busy until a later step ends that
+ROOM = 32 * 1024  # bytes in a log, which rotates at twice as many
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def plan(seed: str, parts: dict[str, Part]) -> Iterator[Step]:
             continue
         target = chance.choice(names) if names else None
         own = random.Random(f"{seed}: {number}")
-        yield Step(number, fault, target, own, chance.uniform(0.0, 0.25))
+        yield Step(number, fault, target, own, chance.uniform(0.0, 0.1))
 
 
 def carry_out(chaos: Chaos, step: Step) -> None:
@@ -210,6 +214,106 @@ def kill_both(chaos: Chaos, case: Case, chance: random.Random) -> None:
 UNKNOWN_START = 207
 
 
+def end_unheard(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """It ends while its manager cannot hear; and when cmappserver knows, that is killed too.
+
+    The result is there for the manager when it comes back, or for the next one.
+    """
+    back = chance.choice([_freeze_it, _kill_it, _cut_it_off])(chaos, case, chance)
+    if back is _comes_again or chance.random() < 0.7:
+        order_exit(chaos, case, chance)
+    else:
+        stop_app(chaos, case, chance)
+    expects = case.expects
+    assert expects is not None
+    if back is _comes_again:
+        dark = expects.in_the_dark
+        expects.in_the_dark = Verdict(dark.codes | {UNKNOWN_START}, renews=True)
+        if 0 in expects.light.codes:  # a success that nobody has fetched hinders no start
+            expects.light = Verdict(expects.light.codes, renews=True)
+    give_up = time.monotonic() + 8
+
+    def ask() -> None:
+        chaos.control(case, "status", "--json", case.name, then=see)
+
+    def see(answer: str) -> None:
+        phase = json.loads(answer)["apps"][0]["phase"]
+        if phase in ("stopped", "failed"):
+            expects.known = time.monotonic()
+            chaos.tell(f"  the end of {case.name} is known")
+            kill_server(chaos, chance)
+            back(chaos, case)
+        elif time.monotonic() < give_up:
+            chaos.at(0.1, "", ask)
+        else:
+            back(chaos, case)
+
+    ask()
+
+
+def _freeze_it(chaos: Chaos, case: Case, chance: random.Random) -> Callable[[Chaos, Case], None]:
+    assert case.manager is not None
+    process = case.manager.process
+    process.send_signal(signal.SIGSTOP)
+    return lambda chaos, case: process.send_signal(signal.SIGCONT)
+
+
+def _kill_it(chaos: Chaos, case: Case, chance: random.Random) -> Callable[[Chaos, Case], None]:
+    assert case.manager is not None
+    case.manager.process.kill()
+    case.manager.process.wait()
+    case.manager = None
+    return _comes_again
+
+
+def _comes_again(chaos: Chaos, case: Case) -> None:
+    case.start_at = time.monotonic()
+
+
+def _cut_it_off(chaos: Chaos, case: Case, chance: random.Random) -> Callable[[Chaos, Case], None]:
+    host = chaos.stage.host_of(case.name)
+    if time.monotonic() >= chaos.links_disturbed[host]:
+        refuse(chaos, host, 4)
+    return lambda chaos, case: None
+
+
+def spend(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """One end after the other, until the restarts are used up, and one more is too many."""
+    again = [partial(_kill_again, chaos, case, chance)] * (case.part.limit - case.used)
+    chaos.queues[case.name].extendleft(again)
+    kill_main(chaos, case, chance)
+
+
+def _kill_again(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    chaos.faults += 1
+    chaos.tell(f"  and {case.name} once more, after {case.used} restarts")
+    kill_main(chaos, case, chance)
+
+
+def start_twice(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """A start of what runs starts nothing."""
+    case.busy_until = NEVER
+
+    def answered(_answer: str) -> None:
+        case.busy_until = 0.0
+
+    chaos.control(case, "start", case.name, then=answered)
+
+
+def move_log(chaos: Chaos, case: Case, chance: random.Random) -> None:
+    """As logrotate does it: the log is moved away, and opened anew."""
+    path = Path(case.part.keys["log"]["path"])
+    if not path.exists() or path.stat().st_size > ROOM:
+        return  # cmappserver itself may be about to
+    number = 1
+    while path.with_name(f"{path.name}.{number}").exists():
+        number += 1
+    for n in range(number, 1, -1):
+        path.with_name(f"{path.name}.{n - 1}").rename(path.with_name(f"{path.name}.{n}"))
+    path.rename(path.with_name(f"{path.name}.1"))
+    chaos.control(case, "reopen", case.name)
+
+
 def detach(chaos: Chaos, case: Case, chance: random.Random) -> None:
     """Its manager hands it over to the next one."""
     assert case.manager is not None
@@ -222,13 +326,17 @@ def maintain(chaos: Chaos, case: Case, chance: random.Random) -> None:
     if not chaos.now_answers() or case.used >= case.part.limit > 0:
         return
     words = "maintenance", case.name
-    if chaos.stage.control(*words, "on", "--reason", "chaos").wait(60) != 0:
-        raise Violation(f"{case.name}: no maintenance")
-    case.expect("SIGKILL to it under maintenance", NOTHING)
-    send(chaos, case, signal.SIGKILL)
-    since = time.monotonic()
+    case.busy_until = NEVER
 
-    def over() -> None:
+    def begun(_answer: str) -> None:
+        case.busy_until = 0.0
+        case.expect("SIGKILL to it under maintenance", NOTHING)
+        send(chaos, case, signal.SIGKILL)
+        since = time.monotonic()
+        seconds = chance.uniform(0.5, 2)
+        chaos.at(seconds, f"  the maintenance of {case.name} is over", lambda: over(since))
+
+    def over(since: float) -> None:
         case.expects = None
         case.expect_end("the maintenance is over", 128 + signal.SIGKILL)
         assert case.expects is not None
@@ -236,7 +344,7 @@ def maintain(chaos: Chaos, case: Case, chance: random.Random) -> None:
         chaos.control(case, *words, "off")
         chaos.await_errand(case)
 
-    chaos.at(chance.uniform(0.5, 2), f"  the maintenance of {case.name} is over", over)
+    chaos.control(case, *words, "on", "--reason", "chaos", then=begun)
 
 
 def freeze_manager(chaos: Chaos, case: Case, chance: random.Random) -> None:
@@ -352,7 +460,7 @@ def silence(chaos: Chaos, case: Case, chance: random.Random) -> None:
 
 def break_main(chaos: Chaos, chance: random.Random) -> None:
     """What is wrong with the main file changes nothing; a cmappserver that starts would refuse."""
-    if chaos.down_since is not None or chaos.main_is_broken:
+    if chaos.down_since is not None or chaos.main_is_broken or chaos.is_about_to_start():
         return
     chaos.faults += 1
     chaos.tell(f"[{chaos.step}] cmappserver.toml is broken")
@@ -388,8 +496,10 @@ def kill_server_twice(chaos: Chaos, chance: random.Random) -> None:
     chaos.tell(f"[{chaos.step}] SIGKILL to cmappserver, and again after {seconds:.2f} s")
     _end_server(chaos)
     chaos.stage.start_server()
+    chaos.killed_again = NEVER
 
     def again() -> None:
+        chaos.killed_again = 0.0
         _end_server(chaos)
         chaos.stage.start_server()
 
@@ -419,7 +529,7 @@ def leave(chaos: Chaos, chance: random.Random) -> None:
     chaos.stage.on_shutdown = "keep"
     chaos.stage.write_main()
     # It may refuse for what is wrong with other files; this it has taken.
-    if chaos.stage.control("reload").wait(60) not in (0, 1):
+    if chaos.stage.control("reload").process.wait(60) not in (0, 1):
         raise Violation("cmappctl reload has had no answer")
     chaos.down_since = time.monotonic()
     chaos.stage.server = None
@@ -490,8 +600,11 @@ def stall_links(chaos: Chaos, chance: random.Random) -> None:
 
 def close_port(chaos: Chaos, chance: random.Random) -> None:
     number, seconds = chance.randrange(len(chaos.stage.proxies)), chance.uniform(0.3, 4)
-    if time.monotonic() < chaos.links_disturbed[number]:
-        return
+    if time.monotonic() >= chaos.links_disturbed[number]:
+        refuse(chaos, number, seconds)
+
+
+def refuse(chaos: Chaos, number: int, seconds: float) -> None:
     chaos.faults += 1
     chaos.tell(f"[{chaos.step}] host {number} is refused for {seconds:.2f} s")
     proxy = chaos.stage.proxies[number]
@@ -533,6 +646,8 @@ FAULTS = (
     Fault(6, terminate_manager, managed),
     Fault(5, kill_manager, managed),
     Fault(2, kill_both, lambda part: part.managed and part.has_main and part.policy == "never"),
+    Fault(4, end_unheard, lambda part: part.managed and part.obeys and part.policy == "never"),
+    Fault(3, spend, lambda part: 0 < part.limit < 100),
     Fault(1, abandon, lambda part: part.lease is not None),
     Fault(3, freeze_manager, managed),
     Fault(2, second_manager, managed),
@@ -541,6 +656,9 @@ FAULTS = (
     Fault(2, maintain, lambda part: part.managed and part.has_main),
     Fault(5, stop_app, free),
     Fault(4, restart_app, free),
+    Fault(3, stop_app, lambda part: part.stubborn),
+    Fault(2, start_twice, anybody),
+    Fault(2, move_log, lambda part: "path" in part.keys["log"] and not part.full and not part.disk),
     Fault(3, edit_live, anybody),
     Fault(3, edit_launch, anybody),
     Fault(3, break_file, anybody),
@@ -548,14 +666,14 @@ FAULTS = (
     Fault(3, full_log, lambda part: part.full),
     Fault(3, full_disk, lambda part: part.disk is not None),
     Fault(1, silence, lambda part: part.watched),
-    Fault(1, break_main),
-    Fault(3, kill_server),
-    Fault(2, upgrade),
-    Fault(1, leave),
-    Fault(1, kill_server_twice),
-    Fault(2, freeze_server),
-    Fault(2, cut_links),
-    Fault(2, stall_links),
+    Fault(0.5, break_main),
+    Fault(2, kill_server),
+    Fault(1, upgrade),
+    Fault(0.5, leave),
+    Fault(0.5, kill_server_twice),
+    Fault(1, freeze_server),
+    Fault(1, cut_links),
+    Fault(1, stall_links),
     Fault(1, close_port),
-    Fault(4, ask),
+    Fault(3, ask),
 )

@@ -74,6 +74,26 @@ class Manager:
         self.process.send_signal(signal.SIGTERM)
 
 
+class Control:
+    """A cmappctl, which is not waited for."""
+
+    def __init__(self, log: Path, socket: Path, words: tuple[str, ...]) -> None:
+        self.words = words
+        self._log = log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [PROGRAMS / "cmappctl", "--socket", socket, *words],
+                stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+            )  # fmt: skip
+
+    @property
+    def code(self) -> int | None:
+        return self.process.poll()
+
+    def answer(self) -> str:
+        return self._log.read_text()
+
+
 class Stage:
     """One guest and the hosts of its managers, in one folder."""
 
@@ -173,16 +193,10 @@ class Stage:
         """The number of the proxy that the managers of an application come by."""
         return len(app) % len(self._hosts)
 
-    def control(self, *words: str) -> "subprocess.Popen[bytes]":
-        """A cmappctl, which is not waited for."""
+    def control(self, *words: str) -> Control:
         self._controls += 1
-        with (self.folder / "control" / f"{self._controls}.log").open("wb") as file:
-            file.write(f"cmappctl {' '.join(words)}\n".encode())
-            file.flush()
-            return subprocess.Popen(
-                [PROGRAMS / "cmappctl", "--socket", self.state / "control.sock", *words],
-                stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-            )  # fmt: skip
+        name = f"{self._controls}-{words[0]}.log"
+        return Control(self.folder / "control" / name, self.state / "control.sock", words)
 
     def status(self) -> dict[str, dict[str, Any]]:
         """What ``cmappctl status --json`` says of each application."""
