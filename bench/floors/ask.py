@@ -34,10 +34,13 @@ def by_control_socket(path: str) -> None:
 
 def _ask(connection: socket.socket, question: bytes) -> None:
     connection.sendall(HELLO + question)
-    said = b""
-    while b'"type":"done"' not in said[-200:]:
-        said += connection.recv(1 << 16)
-    os.write(1, said)
+    said = []
+    with connection.makefile("rb") as lines:
+        for line in lines:
+            said.append(line)
+            if b'"type":"done"' in line:  # it may have a long text
+                break
+    os.write(1, b"".join(said))
 
 
 if len(sys.argv) == 2:
