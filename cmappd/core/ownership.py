@@ -5,7 +5,8 @@ random for each process, so that two processes with one certificate are told apa
 owns until it releases, hands over, is taken over, or is not heard for the lease. All instants are
 monotonic seconds.
 
-What a lease is counted from, and what follows for two guests, is in docs/failover-between-guests.md.
+What a lease is counted from, and what follows for two guests, is told in
+docs/failover-between-guests.md.
 """
 
 from typing import NamedTuple

@@ -26,8 +26,11 @@ def main() -> int:
         faults = run(folder, seed, options.minutes * 60, print)
     except Violation as error:
         print(error, file=sys.stderr)
-        print(f"all logs are in {folder}", file=sys.stderr)
         return 1
+    except (KeyboardInterrupt, SystemExit):
+        shutil.rmtree(folder)
+        print(f"interrupted; again with: make chaos SEED={seed}", file=sys.stderr)
+        return 130
     shutil.rmtree(folder)
     print(f"{faults} faults, and no rule was broken (seed {seed})")
     return 0

@@ -87,6 +87,12 @@ class Case:
         followed = self.manager is not None or not self.part.managed
         return self.expects is None and self.up and followed and not held
 
+    @property
+    def is_adopted(self) -> bool:
+        """Whether its main process is no child of the cmappserver that runs."""
+        stat = read_stat(self.main[0]) if self.main is not None else None
+        return stat is not None and stat.ppid != self.server
+
     # What is expected --------------------------------------------------------------------
 
     def expect(self, what: str, light: Verdict, dark: Verdict | None = None, **more: bool) -> None:
@@ -96,8 +102,7 @@ class Case:
         self.expects = Expectation(
             what, self.run, light, dark or light, now, now + PATIENCE, rests=rests
         )
-        stat = read_stat(self.main[0]) if self.main is not None else None
-        self.expects.adopted = stat is not None and stat.ppid != self.server
+        self.expects.adopted = self.is_adopted
         for key, value in more.items():
             setattr(self.expects, key, value)
 
@@ -168,6 +173,11 @@ class Case:
         said = self.manager.follows() if self.manager is not None else None
         pid = int(birth.key.partition(".")[0]) if self.part.has_main else None
         return said == (pid, birth.run)
+
+    def lacks_manager(self, but: str) -> bool:
+        """Whether it is up in a run other than ``but``, and no manager will come."""
+        nobody = self.part.managed and self.manager is None and self.start_at is None
+        return nobody and self.is_up_in(but)
 
     def settle(self) -> None:
         """It is up, in its latest run."""

@@ -259,6 +259,8 @@ class Chaos:
             self._renewed(case)
         elif expects.rests and not case.own and not expects.awaits:
             self._at_rest(case)
+        elif verdict.renews and known and not expects.awaits and case.lacks_manager(expects.run):
+            case.start_at = now  # its last one has gone, and who was asked again has started it
         if expects.rival is not None and expects.rival.code is not None:
             self._rival_has_gone(case, expects.rival)
         if case.expects is not None and now > expects.deadline:
@@ -355,11 +357,11 @@ class Chaos:
         if left:
             raise Violation(f"{why}, and there is {told(left)}")
         self.tell(f"{why}")
+        case.echo = frozenset({code}) if self._may_be_unheard(case) else frozenset()
         if expects is not None and expects.awaits:
             expects.rests = True
             return
         case.expects, case.up = None, False
-        case.echo = frozenset({code}) if self._may_be_unheard(case) else frozenset()
         case.start_at = time.monotonic() + self._chance.uniform(0, 0.5)
 
     def _may_be_unheard(self, case: Case) -> bool:

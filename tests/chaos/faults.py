@@ -167,6 +167,7 @@ def fail_to_start(chaos: Chaos, case: Case, chance: random.Random) -> None:
     # Asked again, because nobody had answered, it starts.
     case.expects.in_the_dark = Verdict(frozenset({207}), renews=True)
     chaos.control(case, "restart", case.name, fails=True)
+    chaos.await_errand(case)
 
 
 # By its managers and its administrator ------------------------------------------------
@@ -325,6 +326,8 @@ def maintain(chaos: Chaos, case: Case, chance: random.Random) -> None:
     """Somebody works on it, and it ends meanwhile: that counts when the maintenance is over."""
     if not chaos.now_answers() or case.used >= case.part.limit > 0:
         return
+    if case.is_adopted and case.part.limit > 0:
+        return  # its end may be heard of late, when that is over, and be counted
     words = "maintenance", case.name
     case.busy_until = NEVER
 

@@ -26,8 +26,14 @@ Each rule was broken once in the code, and that was seen here:
 - stopped said when the main process had ended: a manager has ended, "and there is" the rest;
 - stopping shown as stopped: a manager concludes from it, "and there is" the rest;
 - a stop by a manager told as a failure: its exit code 143 in place of 0;
-- the limit of restarts not looked at, a result not kept for the next manager: "has a new run
-  after" an end that was the last; only with many such ends, which a minute seldom has;
+- the limit of restarts not looked at, or a result not kept over a crash: "has a new run after"
+  an end that was the last;
+- no SIGKILL after stop.timeout: "waited in vain" for the end of the stubborn one;
+- a lost link taken for the end of the application: a manager ends with 202, "and nothing was
+  done to it";
+- a claim after a lost link that starts again: "has a new run after: stopped";
+- a child not put into the cgroup that had left the tree before: a manager has ended, "and there
+  is" it;
 - a stop undone by the restart policy: "has a new run after: stopped";
 - what a broken file hides taken away: managers end with 204, "and nothing was done to" them;
 - the last line written again at the adoption: it "comes again"; some bytes lost: "missing";
@@ -41,6 +47,7 @@ import pytest
 from tests.chaos.run import fresh_seed, run
 
 SECONDS = 35.0  # of faults; with the begin and the end it takes a minute
+AT_LEAST = 200  # faults
 
 
 @pytest.mark.timeout(400)
@@ -48,4 +55,4 @@ def test_no_fault_breaks_a_rule(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     seed = fresh_seed()
     print(f"CMAPPD_CHAOS_SEED={seed}")
-    assert run(tmp_path, seed, SECONDS, lambda _line: None) > 0
+    assert run(tmp_path, seed, SECONDS, lambda _line: None, AT_LEAST) >= AT_LEAST / 2
