@@ -108,11 +108,14 @@ class Listeners:
         return found
 
     def close(self) -> None:
-        """Take the name of the control socket away; the sockets end with the process.
+        """Accept nobody any more, and take the name of the control socket away.
 
-        Closing them in the middle of an accept would make asyncio fail in the destructor of
-        the half-made transport (Server._detach after Server.close), with a traceback.
+        Who was accepted in the last turns of the loop would be a task that is destroyed pending.
+        The sockets end with the process: closing them in the middle of an accept would make
+        asyncio fail in the destructor of the half-made transport (Server._detach after
+        Server.close), with a traceback.
         """
+        self.pause()
         if self._control is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)

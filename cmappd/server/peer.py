@@ -196,6 +196,8 @@ class Peer:
                 self.send(Welcome(seq, __version__, world.guest, world.boot_id, world.epoch))
             case Status():
                 self._status(message)
+            case Reload(seq) | Upgrade(seq) if self._office.world.ending:
+                self.send(Refused(seq, "operator", self._office.world.ending))
             case Reload(seq):
                 self._office.reloader.ask(seq, self.send)
             case Upgrade(seq):

@@ -1,5 +1,6 @@
 """The program: how it starts, what it refuses, how it ends."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cmappd.core.messages import Ack, Done, Ended, Poll, Release, Start, State
+from cmappd.core.messages import Ack, Done, Ended, Poll, Release, Reload, Start, State, Upgrade
 from cmappd.core.state import Cause
 from tests.server.harness import (
     PATIENCE,
@@ -105,6 +106,22 @@ def test_a_sigterm_at_its_very_end_does_not_kill_it(tmp_path: Path) -> None:
             guest.signal(signal.SIGTERM)
             time.sleep(0.001)
         assert guest.wait() == 0
+
+
+@pytest.mark.parametrize("word", [Reload, Upgrade])
+def test_what_is_asked_at_its_very_end_is_refused_and_leaves_nothing_pending(
+    word: type[Reload | Upgrade], tmp_path: Path
+) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        admin = guest.control()
+        guest.signal(signal.SIGTERM)
+        guest.wait_log("ending: all applications are being stopped")
+        assert refusal(admin.ask(word(admin.next()))) == "operator"
+        with contextlib.suppress(ConnectionError):
+            while True:
+                admin.send(word(admin.next()))
+        assert guest.wait() == 0
+        assert "destroyed" not in guest.log()
 
 
 def test_nothing_is_started_while_it_ends_and_edits_are_harmless(tmp_path: Path) -> None:
