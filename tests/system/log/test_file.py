@@ -3,10 +3,12 @@
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cmappd.system.log import backups as names
 from cmappd.system.log import file as logfile
 from cmappd.system.log.file import LogFile
 from tests.system.killer import run_until_call
@@ -186,6 +188,39 @@ def test_a_rotation_is_not_led_elsewhere(tmp_path: Path, no_delay: None) -> None
     file.close()
     assert (tmp_path / "moved/log").read_bytes() == b"line 0000\nline 0001\n"
     assert {path.read_text() for path in (tmp_path / "precious").iterdir()} == {"keep\n"}
+
+
+@pytest.mark.parametrize(
+    ("step", "act"),
+    [
+        ("open_log", LogFile.reopen),
+        ("replace", lambda file: file.write(b"line 0001\n")),
+        ("tail", lambda file: file.tail(1)),
+    ],
+)
+def test_a_link_that_comes_at_the_last_moment_leads_nowhere(
+    step: str,
+    act: Callable[[LogFile], object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine, moved, elsewhere = (tmp_path / name for name in ("mine", "moved", "elsewhere"))
+    mine.mkdir()
+    elsewhere.mkdir()
+    file = LogFile(str(mine / "log"), 10, 1)
+    file.write(b"line 0000\n")
+    real = getattr(names, step)
+
+    def overtaken(*arguments: object) -> object:
+        mine.rename(moved)
+        mine.symlink_to(elsewhere)
+        return real(*arguments)
+
+    monkeypatch.setattr(names, step, overtaken)
+    assert act(file) == ("line 0000\n" if step == "tail" else None)
+    file.close()
+    assert list(elsewhere.iterdir()) == []
+    assert (moved / "log.1").exists() == (step == "replace")
 
 
 def test_a_fifo_without_reader_does_not_block(tmp_path: Path, no_delay: None) -> None:
