@@ -84,6 +84,12 @@ class Attribution:
             self._known[stat.identity] = run
         return run
 
+    def may_be_of(self, stat: Stat, run: str) -> bool:
+        """Whether an orphan belongs to this run, for all that is known. The mark that it has may
+        be that of a health check, or of a run that has ended.
+        """
+        return self.run_of_orphan(stat) in (None, run) and run_of(stat.pid) in (None, run)
+
     def _run_of_program(self, stat: Stat) -> str | None:
         """The one run that awaits a daemon of the program of this process."""
         awaited = [run for run, (_, since) in self._awaited.items() if since <= stat.start]

@@ -173,11 +173,13 @@ class Forest:
         """Our living descendants that belong to no run."""
         return tuple(self._census(snapshot).get(STRAY, ()))
 
-    def waifs(self, since: int) -> list[int]:
-        """Orphans of ours that began then or later, in ticks since boot, and are of no run."""
+    def waifs(self, run: str, since: int) -> list[int]:
+        """Orphans of ours that began then or later, in ticks since boot, and may be of this run,
+        which is just being launched: of no other one anything tells.
+        """
         stats = (read_stat(pid) for pid in self._orphans())
         young = (stat for stat in stats if stat is not None and stat.start >= since)
-        return [stat.pid for stat in young if self._attribution.run_of_orphan(stat) is None]
+        return [stat.pid for stat in young if self._attribution.may_be_of(stat, run)]
 
     def empty(self, run: str) -> bool:
         """Whether nobody is left of a run, its main process included; true for an unknown run.

@@ -7,9 +7,9 @@ import logging
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cmappd.core.config import Config, Source, parse, settle
 from cmappd.core.messages import Claim, Message, Reply
@@ -156,4 +156,18 @@ async def ground(folder: Path, apps: str) -> AsyncIterator[Ground]:
     assert not [line for line in made.lines if "Traceback" in line], made.lines
 
 
-__all__ = ["Ground", "Recorder", "Reply", "ground", "until"]
+Scene = Callable[[Ground, Supervisor], Coroutine[Any, Any, None]]
+
+
+def play(folder: Path, apps: str, scene: Scene) -> list[str]:
+    """Run a scene around the application "db"; the server's log."""
+
+    async def run() -> list[str]:
+        async with ground(folder, apps) as made:
+            await scene(made, made.find("db"))
+        return made.lines
+
+    return asyncio.run(run())
+
+
+__all__ = ["Ground", "Recorder", "Reply", "Scene", "ground", "play", "until"]

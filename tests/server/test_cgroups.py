@@ -12,8 +12,8 @@ from cmappd.server.application.supervisor import Supervisor
 from cmappd.system.cgroup import Cgroup
 from cmappd.system.hierarchy import open_hierarchy
 from cmappd.system.marks import cgroup_of
-from tests.server.application.test_supervisor import play, running
-from tests.server.ground import Ground, Recorder
+from tests.server.application.test_supervisor import running
+from tests.server.ground import Ground, Recorder, play
 from tests.server.harness import Guest, alive, shell, wait_for
 
 pytestmark = pytest.mark.root

@@ -10,8 +10,8 @@ import pytest
 from cmappd.core.messages import Done, Refused
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.check import check
-from tests.server.application.test_commands import play, shell, start
-from tests.server.ground import Ground
+from tests.server.application.test_commands import shell, start
+from tests.server.ground import Ground, play
 
 pytestmark = pytest.mark.skipif(os.geteuid() == 0, reason="root is refused nothing")
 

@@ -316,3 +316,19 @@ def test_one_that_is_no_child_of_ours_may_be_the_main_process(scripts: Scripts, 
     assert wood.forest.signal("a", signal.SIGTERM, whole=False) == 1
     wood.until_ended(first)  # whose wait is over
     wood.until(lambda: wood.forest.empty("a"))
+
+
+def test_a_waif_is_young_and_nothing_tells_of_another_run(scripts: Scripts) -> None:
+    """A health check has ended, and has left one behind; another was there long before."""
+    forest = Forest()
+    old = launch(scripts.sh("exec env -i sleep 60"))
+    check = launch(scripts.sh("exec sleep 60", run="b/health"))
+    main = launch(scripts.sh("(env -i setsid sleep 60 &) ; exec sleep 60", run="a"))
+    ours = {old.pid, check.pid, main.pid}
+    until(lambda: len(set(children(os.getpid())) - ours) == 1 and not children(main.pid))
+    (hidden,) = set(children(os.getpid())) - ours
+    assert set(forest.waifs("a", old.start)) == {old.pid, main.pid, hidden}
+    assert set(forest.waifs("a", old.start + 1)) <= {main.pid, hidden}
+    for pid in (*ours, hidden):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

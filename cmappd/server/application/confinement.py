@@ -52,8 +52,8 @@ class Confinement:
 
         What daemonises may do so before it can be put there, and what is limited shall be from
         its first byte on: both are held back until then. Of others the first processes are moved,
-        too, also those that have lost their parents: who has forked in another cgroup is no orphan
-        without one.
+        too, also those that have lost their parents by then: they are the only orphans of ours
+        that are young and in no cgroup of a run, as whoever forks in one stays in it.
         """
         # What asks it to end is in there, too, and is launched whether there are limits or not.
         resources = Resources() if part is Part.STOP else resources_of(definition)
@@ -193,7 +193,7 @@ class Confinement:
     def _put(self, process: Identity, limited: bool) -> None:
         try:
             if self._cgroup is not None:
-                waifs = partial(self._world.forest.waifs, process.start)
+                waifs = partial(self._world.forest.waifs, self._run, process.start)
                 self._cgroup.add_tree(process.pid, waifs)
         except (CmappdError, OSError) as error:
             if limited:  # it never gets through the gate

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from cmappd.core.messages import Done, Ended, Refused, Start, Stop
 from cmappd.core.state import Cause, Phase
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.system.proc import read_stat
-from tests.server.ground import Ground, Recorder, ground, until
+from tests.server.ground import Ground, Recorder, play, until
 from tests.server.harness import alive, stanza
 
 # It daemonises as daemon(7) says: another session, a double fork, the first process ends.
@@ -28,19 +27,6 @@ if len(sys.argv) > 1:
         file.write(f"{os.getpid()}\\n")
 time.sleep(600)
 """
-
-Scene = Callable[[Ground, Supervisor], Coroutine[Any, Any, None]]
-
-
-def play(folder: Path, apps: str, scene: Scene) -> list[str]:
-    """Run a scene around the application "db"; the server's log."""
-
-    async def run() -> list[str]:
-        async with ground(folder, apps) as made:
-            await scene(made, made.find("db"))
-        return made.lines
-
-    return asyncio.run(run())
 
 
 def shell(script: str, **keys: Any) -> str:

@@ -11,8 +11,8 @@ from cmappd.core.state import Cause, Phase
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.application.waiting import MAX_WAITING
 from cmappd.server.shared.items import Parted, Said
-from tests.server.application.test_supervisor import SLEEP, leased, owned, play, running
-from tests.server.ground import Ground, Recorder, until
+from tests.server.application.test_supervisor import SLEEP, leased, owned, running
+from tests.server.ground import Ground, Recorder, play, until
 
 
 async def handed_over(db: Supervisor) -> Recorder:

@@ -1,5 +1,6 @@
 """What an application is launched with, and how it is checked, as its definition says."""
 
+import contextlib
 import grp
 import os
 import pwd
@@ -13,8 +14,8 @@ import pytest
 from cmappd.core.messages import Done, Refused
 from cmappd.core.state import Health, Phase
 from cmappd.server.application.supervisor import Supervisor
-from tests.server.application.test_commands import play, shell, start
-from tests.server.ground import Ground, until
+from tests.server.application.test_commands import shell, start
+from tests.server.ground import Ground, play, until
 from tests.system.services import Service, answer, page
 
 
@@ -142,16 +143,24 @@ def test_a_check_that_we_cannot_make_says_nothing_of_the_application(
 
     async def scene(ground: Ground, db: Supervisor) -> None:
         assert isinstance(await start(db), Done)
-        free = os.dup(0)
-        os.close(free)
+        held = [os.dup(0)]
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 1, before[1]))
+
+        def starved() -> bool:
+            with contextlib.suppress(OSError):  # what a check that was under way has given back
+                while True:
+                    held.append(os.dup(0))
+            return "cannot be checked: Too many" in db.runner.checks.output
+
         try:
-            await until(lambda: "cannot be checked: Too many" in db.runner.checks.output)
+            await until(starved)
             db.runner.checks.output = ""
-            await until(lambda: "cannot be checked: Too many" in db.runner.checks.output)
+            await until(starved)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            for fd in held:
+                os.close(fd)
         await until(lambda: "cannot be checked" not in db.runner.checks.output)
         assert (db.app.phase, db.status().health) == (Phase.RUNNING, Health.HEALTHY)
         assert len([line for line in ground.lines if "cannot be checked" in line]) == 1

@@ -17,8 +17,8 @@ from cmappd.core.messages import Done, Refused, Restart
 from cmappd.core.state import Announced, Cause, Health, Phase
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.system.proc import read_stat
-from tests.server.application.test_commands import play, start, stop
-from tests.server.ground import Ground, Recorder, until
+from tests.server.application.test_commands import start, stop
+from tests.server.ground import Ground, Recorder, play, until
 from tests.server.harness import stanza
 
 # Does what it is told, by lines of Python in a FIFO that it holds open itself.

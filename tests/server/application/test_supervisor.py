@@ -4,9 +4,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cmappd.core.config import Application, Ownership
 from cmappd.core.events import Define
@@ -27,24 +26,11 @@ from cmappd.server.application.runner import MOST_SURVIVORS
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.application.waiting import MAX_WAITING
 from cmappd.server.shared.items import Parted, Said
-from tests.server.ground import Ground, Recorder, ground, until
+from tests.server.ground import Ground, Recorder, play, until
 from tests.server.harness import alive, shell, stanza, survives
 
 SLEEP = stanza("db", "/bin/sleep", "600")
 STUBBORN = 'trap "" TERM; while :; do sleep 0.05; done'
-
-Scene = Callable[[Ground, Supervisor], Coroutine[Any, Any, None]]
-
-
-def play(folder: Path, apps: str, scene: Scene) -> list[str]:
-    """Run a scene around the application "db"; the server's log."""
-
-    async def run() -> list[str]:
-        async with ground(folder, apps) as made:
-            await scene(made, made.find("db"))
-        return made.lines
-
-    return asyncio.run(run())
 
 
 async def running(db: Supervisor) -> int:

@@ -25,8 +25,8 @@ from cmappd.errors import CmappdError
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.shared.items import Parted
 from cmappd.server.shared.maintenance import Maintenances
-from tests.server.application.test_supervisor import SLEEP, owned, play, running
-from tests.server.ground import Ground, Recorder, ground, until
+from tests.server.application.test_supervisor import SLEEP, owned, running
+from tests.server.ground import Ground, Recorder, ground, play, until
 from tests.server.harness import stanza
 
 HOUR = 3600.0
