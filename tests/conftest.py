@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -22,8 +23,13 @@ SETTLE = 5.0
 
 
 def pytest_configure() -> None:
-    """Hear SIGINT, which a shell has what it starts in the background ignore, and its children."""
+    """Hear SIGINT, which a shell has what it starts in the background ignore, and its children.
+
+    No time is asserted: on a busy machine an example takes as long as it takes.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    hypothesis.settings.register_profile("cmappd", deadline=None)
+    hypothesis.settings.load_profile("cmappd")
 
 
 # What cannot run, and what must -------------------------------------------------------

@@ -228,6 +228,9 @@ class Peer:
         supervisor = self._office.registry.find(message.app)
         assert supervisor is not None
         if isinstance(message, Claim):
+            if message.start and self._office.world.ending:
+                self.hang_up()  # it is not started, and not yet stopped: let it ask again
+                return
             self._owned = supervisor
         self._asked.add(supervisor)
         supervisor.post(Said(self, message))
@@ -237,7 +240,7 @@ class Peer:
         if not self._may_drive(app):
             return Refused(seq, "denied", self._denial(app))
         supervisor = registry.find(app)
-        if self._office.world.ending and (supervisor is None or not isinstance(message, Stop)):
+        if self._office.world.ending and not _goes_on(supervisor, message):
             return Refused(seq, "operator", self._office.world.ending)
         if supervisor is None or _lacks_definition(supervisor, message):
             problem = registry.problem(app)
@@ -296,6 +299,15 @@ class Peer:
             return
         past = [msgspec.structs.replace(one, seq=message.seq) for one in supervisor.notes.history]
         self.send(*past, Done(message.seq))
+
+
+def _goes_on(supervisor: Supervisor | None, message: Asked) -> bool:
+    """Whether this may be asked while all are being stopped. Who follows what still lives must not
+    hear that it is stopped before it is.
+    """
+    if isinstance(message, Claim):
+        return supervisor is not None and not supervisor.at_rest
+    return supervisor is not None and isinstance(message, Stop)
 
 
 def _lacks_definition(supervisor: Supervisor, message: Request) -> bool:

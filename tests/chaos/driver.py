@@ -632,9 +632,9 @@ class Chaos:
         for control in (*controls, *([self.upgrading] if self.upgrading is not None else [])):
             control.process.kill()
             control.process.wait()
-        server = self.stage.server
-        if server is not None and server.running:
-            server.kill()
+        for server in self.stage.servers:
+            if server.running:
+                server.kill()
         while left := self.world.look():
             for one in (one for each in left.values() for one in each):
                 self.stage.kill(one.pid, one.start, signal.SIGKILL)

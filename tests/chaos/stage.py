@@ -116,6 +116,7 @@ class Stage:
         self._managers = 0
         self._controls = 0
         self.server: Program | None = None
+        self.servers: list[Program] = []  # all that were started
         self.server_started = 0.0
 
     # Files -------------------------------------------------------------------------------
@@ -175,6 +176,7 @@ class Stage:
             "cmappserver", "--config", str(self.folder / "cmappserver.toml"),
             folder=self.folder, log=self.folder / "server.log",
         )  # fmt: skip
+        self.servers.append(self.server)
         self.server_started = time.monotonic()
 
     def server_is_ready(self) -> bool:

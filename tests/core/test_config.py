@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -875,7 +875,6 @@ LINES = [
 ]  # fmt: skip
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.sampled_from(LINES) | st.text(max_size=9), max_size=14))
 def test_parse_never_raises_and_says_what_is_wrong(lines: list[str]) -> None:
     text = "\n".join(lines)
@@ -891,7 +890,6 @@ def test_parse_never_raises_and_says_what_is_wrong(lines: list[str]) -> None:
     assert first.apps.keys().isdisjoint({problem.app for problem in first.problems})
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.text(alphabet=st.characters(categories=None), max_size=30))
 def test_parse_never_raises_for_any_text(text: str) -> None:
     for value in (text, f"[apps.a]\ncommand = ['{text}']", f'[apps.a]\n"{text}" = "{text}"'):
@@ -911,7 +909,6 @@ STANZAS = st.lists(
 HEADS = ["", "[server]\n", "[apps.a.log]\n", "apps.c.umask = '1'\n", "apps = {}\n", "[apps]\n"]
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(STANZAS, st.sampled_from(HEADS), st.sampled_from(["", "[tls]\n", "[apps]\n"]))
 def test_stanzas_mean_what_the_whole_means(
     stanzas: list[tuple[str, ...]], head: str, end: str
@@ -930,7 +927,6 @@ def test_stanzas_mean_what_the_whole_means(
     assert merged == whole
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.text(alphabet=string.printable, min_size=1, max_size=66))
 def test_names_are_what_the_wire_and_file_names_can_carry(name: str) -> None:
     quoted = (

@@ -3,7 +3,7 @@ import shlex
 import subprocess
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cmappd.core.environment_file import parse
@@ -129,7 +129,6 @@ def test_an_error_shows_nothing_of_the_file() -> None:
         assert "secret" not in str(caught.value)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.one_of(st.text(), FRAGMENTS))
 def test_nothing_but_value_errors(text: str) -> None:
     variables = {}
@@ -145,7 +144,6 @@ def in_double_quotes(value: str) -> str:
     return '"' + "".join("\\" + one if one in '"\\`$' else one for one in value) + '"'
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(NAMES, VALUES), st.booleans())
 def test_quoted_values_come_back(variables: dict[str, str], double: bool) -> None:
     quote = in_double_quotes if double else shlex.quote
@@ -154,7 +152,6 @@ def test_quoted_values_come_back(variables: dict[str, str], double: bool) -> Non
     assert list(parse(text)) == list(variables)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(VALUES)
 def test_a_backslash_keeps_any_character_but_a_newline(value: str) -> None:
     escaped = "".join("\\" + one for one in value)

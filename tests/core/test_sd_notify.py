@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cmappd.core.sd_notify import MAX_STATUS, NOTHING, Notification, parse
@@ -150,13 +150,11 @@ VALUES = st.one_of(
 ASSIGNMENTS = st.tuples(st.sampled_from(NAMES), VALUES).map(b"=".join)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=5000))
 def test_any_bytes_are_read(data: bytes) -> None:
     check_bounds(parse(data))
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(ASSIGNMENTS | st.binary(max_size=20), max_size=10).map(b"\n".join))
 def test_any_assignments_are_read(data: bytes) -> None:
     check_bounds(parse(data))
@@ -169,7 +167,6 @@ OTHERS = st.one_of(
 )
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.data())
 def test_known_assignments_come_out_of_any_crowd(data: st.DataObject) -> None:
     known = data.draw(st.sets(st.sampled_from(sorted(KNOWN))))

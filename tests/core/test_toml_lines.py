@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import tomli_w
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cmappd.core.toml_lines import Path, locate
@@ -102,7 +102,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(KEYS, VALUES, max_size=4), st.booleans())
 def test_it_finds_the_keys_that_tomllib_finds(document: dict[str, Any], multiline: bool) -> None:
     text = tomli_w.dumps(document, multiline_strings=multiline)
@@ -113,7 +112,6 @@ def test_it_finds_the_keys_that_tomllib_finds(document: dict[str, Any], multilin
     assert all(1 <= line <= text.count("\n") for line in lines.values())
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.sampled_from(DOCUMENT.splitlines()), max_size=12), st.text(max_size=5))
 def test_it_never_raises_and_agrees_wherever_tomllib_does(lines: list[str], end: str) -> None:
     text = "\n".join([*lines, end])
@@ -125,7 +123,6 @@ def test_it_never_raises_and_agrees_wherever_tomllib_does(lines: list[str], end:
     assert set(found) == paths(document)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(STRINGS, min_size=1, max_size=6), st.booleans())
 def test_each_key_is_on_its_line(values: list[str], multiline: bool) -> None:
     document = {f"key{index}": value for index, value in enumerate(values)}

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cmappd.core.units import LONGEST, format_duration, parse_duration, parse_size
@@ -37,13 +37,11 @@ def test_a_duration_beyond_every_clock_is_refused(text: str) -> None:
         parse_duration(text)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.integers(0, int(LONGEST * 1000)))
 def test_a_formatted_duration_is_read_back(milliseconds: int) -> None:
     assert parse_duration(format_duration(milliseconds / 1000)) == milliseconds / 1000
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.text(alphabet="0123456789dhms.- ", max_size=12))
 def test_a_duration_is_read_or_refused(text: str) -> None:
     try:
@@ -70,7 +68,6 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     assert str(caught.value) == message
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.integers(0, 10**15 - 1), st.sampled_from("KMG"))
 def test_every_count_has_its_unit(count: int, unit: str) -> None:
     assert parse_size(f"{count}{unit}") == count * 1024 ** (" KMG".index(unit))

@@ -2,7 +2,7 @@ import string
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cmappd.core.url import MAX_LENGTH, Url, parse_url
@@ -152,7 +152,6 @@ HOSTS = st.one_of(
 TARGETS = st.text(alphabet=sorted({chr(code) for code in range(33, 127)} - {"#"}), max_size=40)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.sampled_from(["http", "https"]), HOSTS, st.integers(1, 65535), TARGETS)
 def test_every_part_is_found_again(scheme: str, host: str, port: int, target: str) -> None:
     url = parse_url(f"{scheme}://{host}:{port}/{target}")
@@ -164,7 +163,6 @@ def test_every_part_is_found_again(scheme: str, host: str, port: int, target: st
 NEARLY = st.text(alphabet=f"http://[]:@?#%. {string.digits}abé\n\\", max_size=30)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.one_of(st.text(), NEARLY, NEARLY.map(lambda text: f"http://{text}")))
 def test_a_url_is_read_or_refused(text: str) -> None:
     url, refusal = outcome(lambda: parse_url(text))
@@ -178,7 +176,6 @@ def test_a_url_is_read_or_refused(text: str) -> None:
     assert parse_url(str(url)) == url
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.one_of(st.text(), NEARLY))
 def test_a_location_is_followed_or_refused(location: str) -> None:
     url, refusal = outcome(lambda: parse_url("https://[::1]:8443/a/b?c").join(location))

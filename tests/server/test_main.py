@@ -19,6 +19,7 @@ from cmappd.core.state import Cause
 from tests.server.harness import (
     PATIENCE,
     PROGRAM,
+    Cut,
     Guest,
     alive,
     refusal,
@@ -122,6 +123,29 @@ def test_what_is_asked_at_its_very_end_is_refused_and_leaves_nothing_pending(
                 admin.send(word(admin.next()))
         assert guest.wait() == 0
         assert "destroyed" not in guest.log()
+
+
+def test_who_comes_back_while_it_ends_hears_of_the_end_when_it_has_come(tmp_path: Path) -> None:
+    trap = 'trap "" TERM; while :; do sleep 0.05; done'
+    with Guest(tmp_path, shell("db", trap, stop={"timeout": "2s"})).started() as guest:
+        manager = guest.manager()
+        manager.claim("db")
+        status = manager.hear_state(lambda status: status.phase == "running").status
+        pid = status.pid or 0
+        wait_for(lambda: survives(signal.SIGTERM, pid))
+        manager.close()
+        guest.signal(signal.SIGTERM)
+        guest.wait_log("db: stopping")
+        with pytest.raises(Cut):  # who would have it started may ask the next cmappserver
+            guest.manager().claim("db")
+        back = guest.manager()
+        assert isinstance(back.claim("db", run=status.run), State)
+        assert alive(pid)
+        outcome = back.hear(Ended).outcome
+        assert not alive(pid)
+        assert (outcome.run, outcome.cause) == (status.run, Cause.SHUTDOWN)
+        assert isinstance(back.ask(Ack(back.next(), outcome.run)), Done)
+        assert guest.wait() == 0
 
 
 def test_nothing_is_started_while_it_ends_and_edits_are_harmless(tmp_path: Path) -> None:

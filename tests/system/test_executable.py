@@ -146,7 +146,7 @@ def test_damaged_programs_are_left_to_the_kernel(folder: Path, content: bytes) -
     assert foresee(attempt(written(folder / "damaged", content))) is None
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([b"", b"#!", b"\x7fELF", TRUE[:16], TRUE[:64]]),
     st.binary(max_size=400),

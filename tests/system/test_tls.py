@@ -681,7 +681,7 @@ def test_data_that_comes_with_the_end_of_the_handshake(world: World) -> None:
     assert tls.peer_name(server.ssl_object) == "vmhost1"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(message=st.binary(max_size=100_000), size=st.integers(1000, 70_000))
 def test_any_data_arrives_whole(world: World, message: bytes, size: int) -> None:
     server, client = establish(world.server(), world.client())
@@ -689,7 +689,7 @@ def test_any_data_arrives_whole(world: World, message: bytes, size: int) -> None
     assert deliver(client, server, size) == message
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(noise=st.binary(min_size=1, max_size=20_000))
 def test_noise_in_the_handshake_raises_tls_error_only(world: World, noise: bytes) -> None:
     pipe = tls.TlsPipe(world.server())
@@ -701,7 +701,7 @@ def test_noise_in_the_handshake_raises_tls_error_only(world: World, noise: bytes
     assert not pipe.established
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_flipped_bit_raises_tls_error_only(world: World, place: int, bit: int) -> None:
     server, client = establish(world.server(), world.client())
