@@ -497,7 +497,8 @@ class Chaos:
         end = time.monotonic() + CALM
         while True:
             self.tick()
-            if self.disturbed or self.later:
+            # What waits for its turn is still done, and a lease takes its time.
+            if self.disturbed or self.later or any(self.queues.values()):
                 end = max(end, time.monotonic() + CALM)
             waiting = [name for name, case in self.cases.items() if not case.idle]
             busy = self.later or self.disturbed or self.errands or self.upgrading is not None
