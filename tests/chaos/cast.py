@@ -39,6 +39,7 @@ class Part:
     form: str = "raw"  # of the lines in its log
     watched: bool = False  # ends when it is silent for too long
     disk: Path | None = None  # of its log, a small one
+    quick: bool = False  # its log may be rotated at any moment
     full: bool = False  # its log goes to a full disk from time to time
 
     @property
@@ -92,8 +93,8 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
         children=True,
         stubborn=True,
     )
-    yield part("talker", play("talker", rate=20, lines=5))
-    yield part("chatter", play("chatter", rate=10, lines=100))
+    yield part("talker", play("talker", rate=20, lines=5), quick=True)
+    yield part("chatter", play("chatter", rate=10, lines=100), quick=True)
     yield part("settling", play("settling"), {"start": {"ready": "300ms"}})
     pid_file = str(cast / "pidfile" / "pid")
     yield part(
@@ -183,8 +184,8 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
     yield part(
         "leased",
         play("leased", children="d"),
-        {"manager": {"on_lost": "stop", "lease": "25s"}},
-        lease=25.0,
+        {"manager": {"on_lost": "stop", "lease": "45s"}},
+        lease=45.0,
         children=True,
     )
     # What said that it is ready while no cmappserver was there is so when its time is over.

@@ -349,6 +349,8 @@ class Chaos:
             return
         if code == -signal.SIGTERM and manager.terminated and manager.silent_when_terminated:
             self.tell(f"{why}: it had not begun")
+        elif code == LOST and self._may_have_lapsed(case):
+            self.tell(f"{why}: its lease was over before it could say a word")
         elif expects is None:
             raise Violation(f"{why}, and nothing was done to it")
         elif code not in self._verdict(case).codes:
@@ -372,6 +374,11 @@ class Chaos:
         now = time.monotonic()
         cut = now < self.links_disturbed[self.stage.host_of(case.name)] + 5
         return cut or self.was_away(now - 5) or now < self.frozen_until + 5
+
+    def _may_have_lapsed(self, case: Case) -> bool:
+        """Whether cmappserver was dead so long, again and again, that nobody heard its manager."""
+        lease = case.part.lease
+        return lease is not None and self.in_the_dark(time.monotonic() - lease)
 
     def _left_of(self, case: Case) -> list[Process]:
         left = [one for one in case.own if one.role != "young" or one.run]
@@ -440,7 +447,9 @@ class Chaos:
             code = errand.control.code
             if code is None:
                 continue
-            if code in errand.codes:
+            # It may have been done, or be forgotten: the link ended before the answer came.
+            unheard = "cannot tell how" in errand.control.answer()
+            if code in errand.codes and not unheard:
                 self.errands.remove(errand)
                 expects = errand.case.expects
                 if errand.then is not None:

@@ -195,6 +195,9 @@ def abandon(chaos: Chaos, case: Case, chance: random.Random) -> None:
     case.manager.process.wait()
     case.manager = None
     case.expect("SIGKILL to its manager, and nobody comes", NOTHING, rests=True)
+    assert case.expects is not None
+    assert case.part.lease is not None
+    case.expects.deadline += case.part.lease
 
 
 def kill_both(chaos: Chaos, case: Case, chance: random.Random) -> None:
@@ -637,6 +640,12 @@ def free(part: Part) -> bool:
     return not part.required
 
 
+def movable(part: Part) -> bool:
+    """Two that rotate one log at a time would take it from each other."""
+    own = "path" in part.keys["log"]
+    return own and not (part.quick or part.full or part.disk)
+
+
 FAULTS = (
     Fault(8, kill_main, mortal),
     Fault(6, order_exit, lambda part: part.obeys),
@@ -661,7 +670,7 @@ FAULTS = (
     Fault(4, restart_app, free),
     Fault(3, stop_app, lambda part: part.stubborn),
     Fault(2, start_twice, anybody),
-    Fault(2, move_log, lambda part: "path" in part.keys["log"] and not part.full and not part.disk),
+    Fault(2, move_log, movable),
     Fault(3, edit_live, anybody),
     Fault(3, edit_launch, anybody),
     Fault(3, break_file, anybody),
