@@ -9,9 +9,9 @@ and then what tells its run is, in this order:
 3. its cgroup, where the run has one of its own;
 4. the run mark, CMAPPD_RUN, in the environment with which it was executed;
 5. that its standard output or error is the FIFO of the run: nginx overwrites its environment;
-6. for a daemon whose command has just been launched: that nothing else is known of it, and that
-   it executes the very program of that command, as the command of no other run does that is about
-   to leave a daemon behind. So nginx and sshd are known that log to files.
+6. without cgroups, for a daemon whose command has just been launched: that nothing else is known
+   of it, and that it executes the very program of that command, as the command of no other run
+   does that is about to leave a daemon behind. So nginx and sshd are known that log to files.
 
 The limit without cgroups: a process that leaves its session, clears or overwrites its
 environment, writes elsewhere, executes something else and loses its parent, all between two looks,

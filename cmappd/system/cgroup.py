@@ -91,10 +91,12 @@ class Cgroup:
         come from it and has lost its parent, as daemons do. Raises CmappdError.
         """
         there = self.add(pid)
-        tried = {pid}
+        tried, roots = {pid}, {pid}
         for _ in range(_PASSES):  # the kernel's list of children may miss some while others end
-            family = {one for root in (pid, *waifs()) for one in (root, *_descendants(root))}
-            outside = family - set(self.procs()) - tried
+            family = {one for root in roots for one in (root, *_descendants(root))}
+            # Only then: who loses its parent during the walk is found here, or was found there.
+            roots |= set(waifs())
+            outside = (family | roots) - set(self.procs()) - tried
             if not outside:
                 break
             for one in outside:

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 
 from tests.chaos.cast import Part
 from tests.chaos.stage import Manager
-from tests.chaos.world import BESIDE, YOUNG, Process, World, identity, is_alive, read_stat
+from tests.chaos.world import (
+    BESIDE,
+    YOUNG,
+    Process,
+    World,
+    identity,
+    is_alive,
+    is_confined,
+    read_stat,
+    standing,
+)
 
 PATIENCE = 40.0  # seconds, on a busy machine; not counted while the guest is disturbed
 UNKNOWN = 210
@@ -77,7 +87,7 @@ class Case:
         self.busy_until = 0.0  # a condition of it lasts so long
         self.tree: list[Process] = []
         self.server: int | None = None  # the pid of cmappserver, when it was last seen
-        self.lost: set[str] = set()  # runs that were launched, and got no cgroup
+        self.lost: set[str] = set()  # runs during whose launch cmappserver was killed
         self._world = world
 
     @property
@@ -125,6 +135,10 @@ class Case:
         dark = Verdict(self.echo | codes, renews=True)
         self.expect(what, Verdict(self.echo, renews=True), dark, resets=True)
 
+    def expect_failure(self, what: str) -> None:
+        """It cannot start; or its manager is still told of the run before."""
+        self.expect(what, Verdict(self.echo | {NOT_STARTED}))
+
     def expect_renewal(self, what: str) -> None:
         """It is ended and launched again, as somebody asked; its manager stays."""
         self.expect_start(what)
@@ -148,12 +162,14 @@ class Case:
         return [one for one in self.tree if one.role not in BESIDE and not self.is_lost(one)]
 
     def is_lost(self, one: Process) -> bool:
-        """Whether it hides, and its run has no cgroup.
+        """Whether it hides, and was not moved into the cgroup of its run.
 
-        A cmappserver that is killed between the launch of a command and its move into its cgroup
-        leaves it outside. What then hides in every other way, nobody can find.
+        A cmappserver that is killed between the launch of a command and the move of all that it
+        has forked leaves some outside. What then hides in every other way, nobody can find.
         """
-        return one.role == HIDDEN and one.run in self.lost
+        if one.role != HIDDEN or one.run not in self.lost:
+            return False
+        return not is_confined(one.pid, one.start, one.run)
 
     def is_up_in(self, but: str) -> bool:
         """Whether a run other than ``but`` is up, with a main process if it has one."""
@@ -208,4 +224,6 @@ def _alive(key: str) -> bool:
 
 
 def told(processes: Iterable[Process]) -> str:
-    return ", ".join(f"{one.role} {one.key} of {one.run or '?'}" for one in processes)
+    return ", ".join(
+        f"{one.role} {one.key} of {one.run or '?'} ({standing(one.pid)})" for one in processes
+    )

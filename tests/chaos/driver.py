@@ -1,6 +1,6 @@
 """Drives the three programs through faults, and holds what comes of them against the rules."""
 
-import contextlib
+import collections
 import math
 import os
 import random
@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.chaos import cast, logs
+from tests.chaos.actor import UNABLE
 from tests.chaos.case import Case, Verdict, Violation, told
 from tests.chaos.cast import Part
 from tests.chaos.stage import Control, Manager, Stage
-from tests.chaos.world import BESIDE, Process, is_alive
+from tests.chaos.world import BESIDE, Process, is_confined
 from tests.server.harness import remove_cgroups
 
 TICK = 0.02  # seconds between two looks
@@ -29,11 +30,9 @@ LATE = 8.0  # seconds after which an answer may not be out of date any more
 
 @dataclass(frozen=True)
 class Errand:
-    """A cmappctl under way, and how it may end. ``then`` is done with its answer."""
+    """A cmappctl under way. ``then`` is done with its answer."""
 
     control: Control
-    case: Case
-    codes: frozenset[int]
     then: Callable[[str], None] | None
 
 
@@ -237,8 +236,15 @@ class Chaos:
 
     def start_manager(self, case: Case) -> None:
         if not case.up and case.expects is None:
-            case.expect_start("its manager is started")
+            if self.unable(case).exists():
+                case.expect_failure("its manager is started, and it cannot start")
+            else:
+                case.expect_start("its manager is started")
         case.manager = self.stage.start_manager(case.name)
+
+    def unable(self, case: Case) -> Path:
+        """The file that lets its start.command fail, which removes it."""
+        return self.stage.cast / case.name / UNABLE
 
     def _look_for(self, case: Case) -> None:
         """Whether what is expected has come."""
@@ -300,11 +306,11 @@ class Chaos:
             case.used = 0
         case.settle()
         self.tell(f"  {case.name} is up: run {case.run}, {case.main}")
-        if self.hides and case.main is not None and not is_confined(*case.main, case.run):
-            birth = self.world.latest[case.name]
-            if not self.in_the_dark(birth.at - 1):
+        if self.hides and case.main is not None:
+            if self.in_the_dark(self.world.latest[case.name].at - 1):
+                case.lost.add(case.run)
+            elif not is_confined(*case.main, case.run):
                 raise Violation(f"{case.name} is not in the cgroup of {case.run}")
-            case.lost.add(case.run)
 
     def _at_rest(self, case: Case) -> None:
         assert case.expects is not None
@@ -322,9 +328,8 @@ class Chaos:
             case.start_at = time.monotonic() + self._chance.uniform(0, 0.5)
 
     def _start_again(self, case: Case) -> None:
-        self.control(case, "start", case.name)
         case.expect_start("its administrator starts it")
-        self.await_errand(case)
+        self.command(case, "start", case.name)
 
     def _manager_has_ended(self, case: Case, code: int) -> None:
         manager, expects = case.manager, case.expects
@@ -410,16 +415,20 @@ class Chaos:
 
     # The administrator -------------------------------------------------------------------
 
-    def control(
-        self,
-        case: Case,
-        *words: str,
-        fails: bool = False,
-        then: Callable[[str], None] | None = None,
-    ) -> None:
-        """Ask cmappserver, and again if it dies over it; ``fails``: it will say that it cannot."""
-        codes = frozenset({1 if fails else 0})
-        self.errands.append(Errand(self.stage.control(*words), case, codes, then))
+    def control(self, *words: str, then: Callable[[str], None] | None = None) -> None:
+        """Ask cmappserver, and again if it dies over it."""
+        self.errands.append(Errand(self.stage.control(*words), then))
+
+    def command(self, case: Case, *words: str) -> None:
+        """As `control`; what is expected of the application waits for the answer."""
+        expects = case.expects
+        assert expects is not None
+        expects.awaits += 1
+
+        def answered(_answer: str) -> None:
+            expects.awaits -= 1
+
+        self.control(*words, then=answered)
 
     def upgrade(self) -> None:
         if self.upgrading is None:
@@ -438,10 +447,6 @@ class Chaos:
         self.tell(f"  cmappctl upgrade has ended with {code}")
         self.upgrading, self.replaced = None, time.monotonic()
 
-    def await_errand(self, case: Case) -> None:
-        assert case.expects is not None
-        case.expects.awaits += 1
-
     def _answer_errands(self) -> None:
         for errand in tuple(self.errands):
             code = errand.control.code
@@ -449,20 +454,16 @@ class Chaos:
                 continue
             # It may have been done, or be forgotten: the link ended before the answer came.
             unheard = "cannot tell how" in errand.control.answer()
-            if code in errand.codes and not unheard:
+            if code == 0 and not unheard:
                 self.errands.remove(errand)
-                expects = errand.case.expects
                 if errand.then is not None:
                     errand.then(errand.control.answer())
-                elif expects is not None and expects.awaits:
-                    expects.awaits -= 1
             elif self.was_away(time.monotonic() - 30):
                 if self.down_since is None:
                     self.errands.remove(errand)
                     # What was asked may have been done, or have reached nobody.
                     again = self.stage.control(*errand.control.words)
-                    codes = errand.codes | {0}
-                    self.errands.append(replace(errand, control=again, codes=codes))
+                    self.errands.append(replace(errand, control=again))
             else:
                 words = " ".join(errand.control.words)
                 raise Violation(f"cmappctl {words}: {code}: {errand.control.answer()}")
@@ -476,10 +477,14 @@ class Chaos:
                 log.read()
             if log.wrong:
                 raise Violation(f"the log of {name}: {'; '.join(log.wrong[:5])}")
-        for place in ("server.log",):
-            path = self.stage.folder / place
-            if path.exists() and "Traceback" in path.read_text():
-                raise Violation(f"there is a traceback in {place}")
+        said = (self.stage.folder / "server.log").read_text()
+        if "Traceback" in said:
+            raise Violation("there is a traceback in server.log")
+        untold = collections.Counter[str]()
+        for name, lines in logs.UNTOLD.findall(said):
+            untold[name] += int(lines)
+        for name, log in self.logs.items():
+            log.told_elsewhere = untold[name]
 
     def _await_logs(self) -> None:
         """Wait until each log has what was written up to now."""
@@ -658,11 +663,3 @@ def can_hide() -> bool:
         mounts = [line.split() for line in file]
     roots = [fields[1] for fields in mounts if fields[2] == "cgroup2"]
     return os.geteuid() == 0 and any(os.access(root, os.W_OK) for root in roots)
-
-
-def is_confined(pid: int, start: int, run: str) -> bool:
-    """Whether a process is in the cgroup of this run; also if it has ended meanwhile."""
-    with contextlib.suppress(OSError):
-        inside = f"/app-{run}" in Path(f"/proc/{pid}/cgroup").read_text()
-        return inside or not is_alive(pid, start)
-    return True

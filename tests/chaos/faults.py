@@ -158,16 +158,9 @@ def sicken(chaos: Chaos, case: Case, chance: random.Random) -> None:
 
 
 def fail_to_start(chaos: Chaos, case: Case, chance: random.Random) -> None:
-    """Its start.command fails, once."""
-    path = chaos.stage.cast / case.name / actor.UNABLE
-    path.touch()
-    case.expect_renewal("restarted by its administrator, and it cannot start")
-    assert case.expects is not None
-    case.expects.light = Verdict(frozenset({207}))
-    # Asked again, because nobody had answered, it starts.
-    case.expects.in_the_dark = Verdict(frozenset({207}), renews=True)
-    chaos.control(case, "restart", case.name, fails=True)
-    chaos.await_errand(case)
+    """It ends, and when its cluster starts it again, its start.command fails, once."""
+    chaos.unable(case).touch()
+    order_exit(chaos, case, chance)
 
 
 # By its managers and its administrator ------------------------------------------------
@@ -238,7 +231,7 @@ def end_unheard(chaos: Chaos, case: Case, chance: random.Random) -> None:
     give_up = time.monotonic() + 8
 
     def ask() -> None:
-        chaos.control(case, "status", "--json", case.name, then=see)
+        chaos.control("status", "--json", case.name, then=see)
 
     def see(answer: str) -> None:
         phase = json.loads(answer)["apps"][0]["phase"]
@@ -301,7 +294,7 @@ def start_twice(chaos: Chaos, case: Case, chance: random.Random) -> None:
     def answered(_answer: str) -> None:
         case.busy_until = 0.0
 
-    chaos.control(case, "start", case.name, then=answered)
+    chaos.control("start", case.name, then=answered)
 
 
 def move_log(chaos: Chaos, case: Case, chance: random.Random) -> None:
@@ -315,7 +308,7 @@ def move_log(chaos: Chaos, case: Case, chance: random.Random) -> None:
     for n in range(number, 1, -1):
         path.with_name(f"{path.name}.{n - 1}").rename(path.with_name(f"{path.name}.{n}"))
     path.rename(path.with_name(f"{path.name}.1"))
-    chaos.control(case, "reopen", case.name)
+    chaos.control("reopen", case.name)
 
 
 def detach(chaos: Chaos, case: Case, chance: random.Random) -> None:
@@ -347,10 +340,9 @@ def maintain(chaos: Chaos, case: Case, chance: random.Random) -> None:
         case.expect_end("the maintenance is over", 128 + signal.SIGKILL)
         assert case.expects is not None
         case.expects.since, case.expects.by_policy = since, False
-        chaos.control(case, *words, "off")
-        chaos.await_errand(case)
+        chaos.command(case, *words, "off")
 
-    chaos.control(case, *words, "on", "--reason", "chaos", then=begun)
+    chaos.control(*words, "on", "--reason", "chaos", then=begun)
 
 
 def freeze_manager(chaos: Chaos, case: Case, chance: random.Random) -> None:
@@ -384,14 +376,12 @@ def take_over(chaos: Chaos, case: Case, chance: random.Random) -> None:
 
 def stop_app(chaos: Chaos, case: Case, chance: random.Random) -> None:
     case.expect_stop("stopped by its administrator", OPERATOR)
-    chaos.control(case, "stop", case.name)
-    chaos.await_errand(case)
+    chaos.command(case, "stop", case.name)
 
 
 def restart_app(chaos: Chaos, case: Case, chance: random.Random) -> None:
     case.expect_renewal("restarted by its administrator")
-    chaos.control(case, "restart", case.name)
-    chaos.await_errand(case)
+    chaos.command(case, "restart", case.name)
 
 
 # By an editor -------------------------------------------------------------------------
@@ -542,9 +532,6 @@ def leave(chaos: Chaos, chance: random.Random) -> None:
     server.signal(signal.SIGTERM)
     if server.wait(60) != 0:
         raise Violation(f"cmappserver has ended with {server.process.returncode}")
-    for log in chaos.logs.values():
-        if time.monotonic() < log.full_until + 5:
-            log.counts = False
     chaos.stage.on_shutdown = "stop"
     chaos.stage.write_main()
     chaos.frozen_until = 0.0

@@ -3,6 +3,7 @@
 Nothing here asks cmappd, and nothing uses its code: what it says is held against this.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable
@@ -160,6 +161,13 @@ def base_of(run: str) -> str:
     return run.partition("/")[0]
 
 
+def standing(pid: int) -> str:
+    """What /proc says of it now, for people: state, parent and cgroup."""
+    stat, groups = read_stat(pid), _read(f"/proc/{pid}/cgroup").decode(errors="replace").split()
+    inside = [line[3:] for line in groups if line.startswith("0::")]
+    return "gone" if stat is None else f"{stat.state}, child of {stat.ppid}, in {inside}"
+
+
 def read_stat(pid: int) -> Stat | None:
     """None if there is no such process."""
     line = _read(f"/proc/{pid}/stat")
@@ -172,6 +180,14 @@ def read_stat(pid: int) -> Stat | None:
 def is_alive(pid: int, start: int) -> bool:
     stat = read_stat(pid)
     return stat is not None and stat.start == start and stat.alive
+
+
+def is_confined(pid: int, start: int, run: str) -> bool:
+    """Whether a process is in the cgroup of this run; also if it has ended meanwhile."""
+    with contextlib.suppress(OSError):
+        inside = f"/app-{run}" in Path(f"/proc/{pid}/cgroup").read_text()
+        return inside or not is_alive(pid, start)
+    return True
 
 
 def identity(key: str) -> tuple[int, int]:

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from cmappd.core.messages import Done, Stop
+from cmappd.core.messages import Done, Start, Stop
+from cmappd.core.state import Phase
 from cmappd.errors import ConfigError
 from cmappd.server.application.supervisor import Supervisor
+from cmappd.server.shared.items import Said
 from cmappd.system.cgroup import Cgroup
 from cmappd.system.hierarchy import open_hierarchy
 from cmappd.system.marks import cgroup_of
 from tests.server.application.test_supervisor import running
-from tests.server.ground import Ground, Recorder, play
-from tests.server.harness import Guest, alive, shell, wait_for
+from tests.server.ground import Ground, Recorder, play, until
+from tests.server.harness import Guest, alive, shell, stanza, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -69,11 +71,18 @@ def test_one_that_hides_is_stopped_with_the_rest(tmp_path: Path) -> None:
 def test_one_that_hides_before_it_could_be_moved_is_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel takes its time, now and then, and meanwhile the application runs already."""
+    """The kernel takes its time, now and then, and meanwhile the application runs already.
+
+    What another one waits for, a daemon that executes the same, is in a cgroup already.
+    """
     apps = shell("db", f"{hides(tmp_path)}; exec sleep 600")
+    apps += stanza("other", "/bin/sleep", "600", type="forking")
 
     async def scene(ground: Ground, db: Supervisor) -> None:
         ground.world.hierarchy = hierarchy
+        other = ground.find("other")
+        other.post(Said(Recorder("uid 0", administrator=True), Start(1, "other")))
+        await until(lambda: other.app.phase is Phase.STARTING)
         monkeypatch.setattr(Cgroup, "add", slowly)
         await Recorder("vmhost1").claim(db)
         pid = hidden(tmp_path)

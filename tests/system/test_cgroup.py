@@ -364,6 +364,32 @@ def test_a_daemon_of_before_the_move_is_found_among_the_orphans(ground: Ground) 
     assert cgroup.procs() == sorted([orphan, *children(orphan)])
 
 
+@pytest.mark.root
+def test_who_loses_its_parent_during_the_look_is_found(ground: Ground) -> None:
+    """It was no orphan when those were listed, and is no descendant when the tree is walked."""
+    code = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"  # so its children leave no zombies
+        "if os.fork() == 0: os.fork()\n"
+        "time.sleep(60)\n"
+    )
+    main = launch(ground.scripts.python(code)).pid
+    until(lambda: len(cgroup_module._descendants(main)) == 2)
+    (parent,) = children(main)
+    (sleeper,) = children(parent)
+    cgroup = ground.hierarchy.create("a.1.1")
+
+    def waifs() -> list[int]:
+        found = [pid for pid in children(os.getpid()) if pid != main]
+        if not found:
+            os.kill(parent, signal.SIGKILL)
+            until(lambda: sleeper in children(os.getpid()))
+        return found
+
+    assert cgroup.add_tree(main, waifs)
+    assert sleeper in cgroup.procs()
+
+
 # Children that fork as fast as they can, 300 times together, and do not end.
 BROOD = """
 import os, time

@@ -134,7 +134,7 @@ class Output:
             self._log.reconfigure(self._path(log), log.max_size, log.backups)
             return
         self._log.finish()
-        self._log.close()
+        self._close(self._log)
         self._log = self._make(definition.log)
         self._connect_listeners()
         if self._capture is not None:
@@ -165,10 +165,15 @@ class Output:
         if self._log is not None:
             if remove:
                 self._log.finish()
-            self._log.close()
+            self._close(self._log)
         if not self._world.ending:
             for ended in tuple(self._listeners.values()):
                 ended()
+
+    def _close(self, log: Log) -> None:
+        log.close()
+        if log.untold:
+            self._world.log_of(self._name).warning("its log could not tell that %s", log.untold)
 
     def _open(self, definition: Application) -> Capture:
         if self._log is None:

@@ -80,7 +80,7 @@ class Runner:
             self.post(NotLaunched(run, str(error)[:DETAIL_LENGTH], part))
             return
         self._plant(run, part, process)
-        if part is Part.MAIN and definition.type == "forking":
+        if part is Part.MAIN and definition.type == "forking" and not self.confinement:
             self.world.forest.await_daemon(run, definition.command[0])
         self.deaths.watch_child(run, part, process)
         self.post(Launched(run, process.pid, part))

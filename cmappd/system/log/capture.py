@@ -37,6 +37,10 @@ class Log(Protocol):
     def dropped(self) -> int: ...
 
     @property
+    def untold(self) -> str:
+        """What was dropped, if the log does not tell of it yet; after `close`, it never will."""
+
+    @property
     def elsewhere(self) -> str: ...
 
     @property

@@ -74,6 +74,11 @@ class LogFile:
         """Lines that could not be written since the file was opened first."""
         return self._losses.total
 
+    @property
+    def untold(self) -> str:
+        """What was dropped and the file does not tell of yet."""
+        return self._losses.untold(self._reason)
+
     def move(self, pipe: int) -> int:
         """Append what a non-blocking pipe holds, at most 64 KiB; how much that was, 0 for none."""
         if self._regular and not self._losses:

@@ -46,6 +46,11 @@ class JournalLog:
         return self._losses.total
 
     @property
+    def untold(self) -> str:
+        """What was lost and the journal was not told of yet."""
+        return self._losses.untold(self._outlet.reason)
+
+    @property
     def elsewhere(self) -> str:
         """Where it goes."""
         return f"to the journal (journalctl -t {self._app})"

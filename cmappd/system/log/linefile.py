@@ -71,6 +71,11 @@ class LineFile:
         """Lines that could not be written."""
         return self._file.dropped
 
+    @property
+    def untold(self) -> str:
+        """What was dropped and the file does not tell of yet."""
+        return self._file.untold
+
     def move(self, pipe: int) -> int:
         """Take what a pipe holds, and write the lines that are whole."""
         taken = self._spool.take(pipe)

@@ -47,8 +47,12 @@ class Losses:
 
     def notice(self, reason: str) -> str:
         """The line that tells of them."""
+        return f"cmappd: {self.untold(reason)}"
+
+    def untold(self, reason: str) -> str:
+        """What there is to tell; empty if nothing."""
         lost = f"{self._lines + self.in_line} lines ({self._bytes} bytes)"
-        return f"cmappd: {lost} were dropped: {reason}"
+        return f"{lost} were dropped: {reason}" if self else ""
 
     def told(self) -> None:
         """They have been told of."""

@@ -13,6 +13,7 @@ class NullLog:
 
     problem = None
     dropped = 0
+    untold = ""
     pause = 0.0
     elsewhere = "nowhere"
 

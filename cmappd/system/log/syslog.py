@@ -44,6 +44,11 @@ class SyslogLog:
         return self._losses.total
 
     @property
+    def untold(self) -> str:
+        """What was lost and syslog was not told of yet."""
+        return self._losses.untold(self._outlet.reason)
+
+    @property
     def elsewhere(self) -> str:
         """Where it goes."""
         return f"to syslog (facility daemon, tag {self._app})"

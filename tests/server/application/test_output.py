@@ -68,3 +68,21 @@ def test_what_an_earlier_server_has_not_written_as_lines_goes_to_the_new_log(
     asyncio.run(play())
     assert (tmp_path / "db.log").read_text() == "half a line\n"
     assert not list((tmp_path / "state").glob("db.*"))
+
+
+def test_what_no_log_could_tell_is_told_at_the_end(tmp_path: Path) -> None:
+    """By the log of cmappserver: nobody counts it any more."""
+
+    async def play() -> list[str]:
+        async with ground(tmp_path, "") as found:
+            output = Output(found.world, "db")
+            fd = output.writer(definition(path="/dev/full"))
+            os.write(fd, b"one\ntwo\n")
+            assert output.tail() == ""
+            assert output.dropped == 2
+            os.close(fd)
+            output.close(remove=False)
+            return found.lines
+
+    told = "2 lines (8 bytes) were dropped: No space left on device"
+    assert f"WARNING db: its log could not tell that {told}" in asyncio.run(play())
