@@ -23,7 +23,8 @@ class Rehearsed(msgspec.Struct, frozen=True):
 def rehearse(state_directory: str, boot_id: str, config: Config) -> None:
     """Print the answer. Raises ConfigError where it cannot take over.
 
-    A bad stanza is no hindrance: its last good definition is in the record.
+    A bad stanza is no hindrance: its last good definition is in the record. What a file declares
+    that cannot be read, and has no record, would be forgotten.
     """
     general = [str(problem) for problem in config.problems if problem.app is None]
     refused = Store(state_directory, boot_id).unreadable()

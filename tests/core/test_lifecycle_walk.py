@@ -33,9 +33,10 @@ requests            what ends while its goal is DOWN, or concludes with the caus
 requires            what requires others is launched when it is told that those are ready, and
                     at no other time; it asks each time that it waits
 yields              those that require it are stopped exactly when a stop or a kill turns the
-                    goal DOWN; while it waits for them it is neither asked to end nor
-                    signalled, until they have gone, the deadline has come, or somebody
-                    has asked who has no patience
+                    goal DOWN, and once more if cmappserver dies before the run is over, as
+                    they may not have heard it; while it waits for them it is neither asked
+                    to end nor signalled, until they have gone, the deadline has come, or
+                    somebody has asked who has no patience
 accounted_for       every run that ends has its outcome recorded, under its own id
 earlier_runs        words of an earlier run change nothing
 memory              a run ends as killed for memory exactly when its process ended by SIGKILL,
@@ -439,6 +440,9 @@ def _order_holds(before: App, event: Event, after: App, actions: tuple[Action, .
         assert told == [event.cause], "yields"
     else:
         assert told == [], "yields"
+    if after.run is not None and after.goal is Goal.DOWN:
+        again = [one.cause for one in lifecycle.pending(after) if isinstance(one, StopDependants)]
+        assert again == (told or [after.run.ending]), "yields"
     if before.run is None or not before.run.yielding:
         return
     over = isinstance(event, Released | TimedOut | Kill) or event == IMPATIENT

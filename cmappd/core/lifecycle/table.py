@@ -66,7 +66,7 @@ from cmappd.core.lifecycle import (
     watchdog,
 )
 from cmappd.core.lifecycle.app import App, Step, is_up
-from cmappd.core.state import Announced, Phase
+from cmappd.core.state import Announced, Goal, Phase
 
 Cell = Callable[[App, Any, float], Step]
 P = Phase
@@ -200,7 +200,7 @@ def pending(app: App) -> tuple[Action, ...]:
         return ()
     if app.phase is Phase.WAITING:
         return (Require(app.run.id, app.definition.requires),)
-    if app.run.yielding and app.run.ending is not None:
+    if app.goal is Goal.DOWN and app.run.ending is not None:
         return (StopDependants(app.run.ending),)
     return ()
 
