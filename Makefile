@@ -103,7 +103,7 @@ install-files:
 	done
 	install -D -m 755 cluster/pacemaker/app '$(DESTDIR)$(ocfdir)/cmappd/app'
 	install -d '$(DESTDIR)$(serviceguarddir)/examples'
-	cd cluster/serviceguard && for file in *.sh examples/*; do \
+	cd cluster/serviceguard && for file in *.sh *.conf examples/*; do \
 	    to='$(DESTDIR)$(serviceguarddir)'/"$$file"; \
 	    sed 's|/usr/local/bin|$(bindir)|; s|/usr/local/share|$(datadir)|' "$$file" >"$$to" && \
 	    chmod 644 "$$to" || exit 1; \

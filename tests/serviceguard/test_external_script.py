@@ -219,6 +219,27 @@ def test_the_examples_are_valid_and_nothing_is_changed(stage: Stage) -> None:
     assert not stage.guest.pids()
 
 
+def test_the_attributes_are_added_to_a_package(stage: Stage) -> None:
+    """As they are, but for the applications and where they are; what is empty is the default."""
+    attributes = (SHIPPED / "cmappd.conf").read_text()
+    made = "package_name vm1\nexternal_script /etc/cmcluster/vm1/vm.sh\n"
+    definition = read(made + attributes)
+    assert len(definition.scripts) == 2
+    code, said = stage.package(definition).validate(stage.nodes[0])
+    assert (code, said.count("neither PEV_CMAPPD_APPS nor")) == (1, 1)
+    here = {"APPS": "db web", "GUEST": "vm1", "PROGRAM": "/usr/local/bin/cmappmgr"}
+    given = {f"PEV_CMAPPD_{name}": value for name, value in here.items()}
+    package = stage.package(read(made + attributes, **given))
+    for name in ("db", "web"):
+        stage.guest.define(name, "/bin/sleep", "600")
+    stage.guest.start()
+    assert package.validate(stage.nodes[0])[0] == 0
+    assert package.run()
+    assert stage.guest.pids("web")
+    assert package.halt() == 0
+    assert not stage.guest.pids()
+
+
 @pytest.mark.parametrize("way", ["services", "external"])
 def test_a_guest_that_is_down_is_no_mistake(stage: Stage, way: str) -> None:
     definition = getattr(stage, way)()

@@ -12,7 +12,7 @@ from cmappd.reasons import Reason
 from tests.end_to_end.programs import PATIENCE, PROGRAMS, Program
 from tests.ports import free_port
 from tests.serviceguard.conftest import Stage
-from tests.serviceguard.runner import Definition, Node, Package, read
+from tests.serviceguard.runner import SHIPPED, Definition, Node, Package, read
 
 DOCS = Path(__file__).parents[2] / "docs"
 SERVICEGUARD = (DOCS / "serviceguard.md").read_text()
@@ -53,6 +53,22 @@ def run(words: list[str], folder: Path) -> None:
 @pytest.mark.parametrize("page", [SERVICEGUARD, MIGRATION])
 def test_the_service_of_a_page_is_that_of_the_example(stage: Stage, page: str) -> None:
     assert service(page).services == stage.services().services[1:]
+
+
+def test_the_attributes_are_those_of_the_page_and_of_the_script() -> None:
+    """With the same defaults."""
+    attributes = (SHIPPED / "cmappd.conf").read_text()
+    shown = dict(re.findall(r"^\| `(PEV_CMAPPD_\w+)` \| (.*?) \|", SERVICEGUARD, re.MULTILINE))
+    told = re.findall(
+        r"(?:D|no d)efault(?:: (.*?))?\.\n(PEV_\w+) +\"(.*)\"$", attributes, re.MULTILINE
+    )
+    assert [name for _, name, _ in told] == list(shown)
+    assert {value for _, _, value in told if value} == {"300", "10"}
+    for default, name, value in told:
+        assert value in ("", default), name
+        assert re.fullmatch(r"\d+|/\S+", default) is None or default == shown[name].strip("`"), name
+    script = (SHIPPED / "cmappd.sh").read_text()
+    assert set(re.findall(r"^CMAPPD_\w+=\$(\w+)$", script, re.MULTILINE)) == set(shown)
 
 
 def test_the_service_lines_of_a_legacy_package_are_those_of_the_example(stage: Stage) -> None:
