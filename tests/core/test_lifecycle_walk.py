@@ -435,7 +435,9 @@ def _order_holds(before: App, event: Event, after: App, actions: tuple[Action, .
         assert not runs or isinstance(event, Provided), "requires"
     elif after.definition.requires:
         assert runs <= ({before.run.id} if before.run else set()), "requires"
-    told = [action.cause for action in actions if isinstance(action, StopDependants)]
+    told: list[Cause | None] = [
+        action.cause for action in actions if isinstance(action, StopDependants)
+    ]
     if isinstance(event, Stop | Kill) and before.goal is Goal.UP:
         assert told == [event.cause], "yields"
     else:
