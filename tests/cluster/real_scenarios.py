@@ -92,6 +92,16 @@ class Package:
         return seconds
 
 
+    def goes_to_the_other(self) -> float:
+        """The seconds until the other node has all of it; the one that is lost comes back then."""
+        there = OTHER[self.node]
+        seconds = self.recovery(there)
+        self.cluster.boot(self.node)
+        self.cluster.wait_online(*OTHER)
+        self.settle(there)
+        return seconds
+
+
 def package() -> str:
     """As resources. It stays where it is."""
     stays = {"resource_stickiness": "100", "allow_migrate": "true"}
@@ -192,14 +202,30 @@ def real_guest_freezes(cluster: Cluster) -> float:
     return seconds
 
 
+def real_vm_dies(cluster: Cluster) -> float:
+    """QEMU is killed, and started again."""
+    it = Package(cluster)
+    it.vm.stop()
+    seconds = it.recovery()
+    vm, web, db = it.failed
+    assert it.failures() == [vm + 1, web, db]
+    return seconds
+
+
 def real_node_dies(cluster: Cluster) -> float:
     """The other one fences it, and runs the package."""
     it = Package(cluster)
     cluster.kill(it.node)
-    seconds = it.recovery(OTHER[it.node])
-    cluster.boot(it.node)
-    cluster.wait_online(*OTHER)
-    it.settle(OTHER[it.node])
+    return it.goes_to_the_other()
+
+
+def real_node_is_cut_off(cluster: Cluster) -> float:
+    """Its link is cut, and with it the guest's: the other one fences it first."""
+    it = Package(cluster)
+    fenced = len(cluster.hypervisor.fenced)
+    cluster.cut(it.node)
+    seconds = it.goes_to_the_other()
+    assert cluster.hypervisor.fenced[fenced:] == [it.node]
     return seconds
 
 
@@ -210,5 +236,7 @@ REAL_SCENARIOS: tuple[Scenario, ...] = (
     real_guest_migrates,
     real_guest_is_rebooted,
     real_kernel_panics,
+    real_vm_dies,
     real_node_dies,
+    real_node_is_cut_off,
 )
