@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from cmappd.errors import CmappdError, ConfigError
 from cmappd.system.marks import RUN
-from cmappd.system.proc import Identity, children, read_stat
+from cmappd.system.proc import Identity, children, last_pid, read_stat
 from cmappd.system.process import send
 
 # With a "-", which the name of no file of the kernel in a cgroup has before its dot.
@@ -91,6 +91,8 @@ class Cgroup:
         come from it and has lost its parent, as daemons do. Raises CmappdError.
         """
         there = self.add(pid)
+        if last_pid() == pid:  # nobody has forked since, and what it forks now is born here
+            return there
         tried, roots = {pid}, {pid}
         for _ in range(_PASSES):  # the kernel's list of children may miss some while others end
             family = {one for root in roots for one in (root, *_descendants(root))}
@@ -151,6 +153,9 @@ class Cgroup:
 
     def remove(self) -> bool:
         """Remove it, with all below it; False if it is in use, or may not be removed."""
+        with contextlib.suppress(OSError):  # in use, or others are below it: those go first
+            os.rmdir(self.path)
+            return True
         with contextlib.suppress(OSError):
             if self.empty():
                 for folder in reversed(below(self.path)):

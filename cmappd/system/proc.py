@@ -116,6 +116,18 @@ def _children(pid: int, tid: int) -> list[int]:
         return []
 
 
+def last_pid() -> int | None:
+    """The pid that was given out last in our pid namespace, to a process or a thread.
+
+    None where the kernel does not tell it (pid_namespaces(7), CONFIG_CHECKPOINT_RESTORE). Not
+    of /proc/loadavg, which has it too: in a container that may be a file of lxcfs(1).
+    """
+    try:
+        return int(_read("/proc/sys/kernel/ns_last_pid"))
+    except OSError:
+        return None
+
+
 def environment(pid: int) -> bytes:
     """The environment a process was executed with, as it lies in memory; empty if not readable.
 

@@ -91,7 +91,6 @@ class Package:
         assert self.guest.starts("db") == self.starts + 1
         return seconds
 
-
     def goes_to_the_other(self) -> float:
         """The seconds until the other node has all of it; the one that is lost comes back then."""
         there = OTHER[self.node]

@@ -20,7 +20,7 @@ from cmappd.system import cgroupfs
 from cmappd.system.cgroup import Cgroup, Resources, below, read, write
 from cmappd.system.cgroupfs import Membership, Mount, folders, parse_membership, parse_mounts
 from cmappd.system.hierarchy import Hierarchy, open_hierarchy
-from cmappd.system.proc import children, read_stat
+from cmappd.system.proc import children, last_pid, read_stat
 from cmappd.system.process import Launch, launch
 
 from .conftest import Scripts, until
@@ -388,6 +388,26 @@ def test_who_loses_its_parent_during_the_look_is_found(ground: Ground) -> None:
 
     assert cgroup.add_tree(main, waifs)
     assert sleeper in cgroup.procs()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(last_pid() is None, reason="the kernel does not tell the last pid")
+def test_orphans_are_not_asked_for_where_nobody_has_forked(ground: Ground) -> None:
+    """Another program may fork in between: then they are, so try until none does."""
+    cgroup, asked = ground.hierarchy.create("a.1.1"), list[bool]()
+
+    def waifs() -> list[int]:
+        asked.append(True)
+        return []
+
+    def lone() -> bool:
+        main = launch(ground.scripts.launch("/bin/sleep", "60")).pid
+        before = len(asked)
+        assert cgroup.add_tree(main, waifs)
+        assert main in cgroup.procs()
+        return len(asked) == before
+
+    until(lone)
 
 
 # Children that fork as fast as they can, 300 times together, and do not end.
