@@ -10,6 +10,7 @@ when it is at rest, so that a stop comes to its end. Its coming to rest fails th
 it only if it was asked before.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Protocol
@@ -53,7 +54,7 @@ class Dependencies:
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
         # By the name of who waits: which of those that it requires have been asked to start.
-        self._asked: dict[str, set[str]] = {}
+        self._asked: defaultdict[str, set[str]] = defaultdict(set)
         self._dependants: dict[str, list[str]] | None = None  # None: to be made anew
 
     # Who is there --------------------------------------------------------------------
@@ -66,7 +67,7 @@ class Dependencies:
         elif self._dependants is not None:  # made anew for each of a thousand, it would be dear
             self._note(member, self._dependants)
         self._members[name] = member
-        self._asked[name] = set()
+        self._asked.pop(name, None)
         for waiting in self._waiting_for(name):
             self._asked[waiting.app.name].discard(name)
             member.post(Needed(waiting.app.name))

@@ -232,8 +232,8 @@ class System:
         return {name: node.app.phase for name, node in self.nodes.items()}
 
     def key(self) -> object:
-        asked = {n: frozenset(a) for n, a in self.dependencies._asked.items()}
-        return tuple((n.app.name, _key(n), asked[n.app.name]) for n in self.nodes.values())
+        asked = {n: frozenset(a) for n, a in self.dependencies._asked.items() if a}
+        return tuple((name, _key(n), asked.get(name)) for name, n in self.nodes.items())
 
 
 CALM: dict[object, System] = {}  # what the states that were met have come to
