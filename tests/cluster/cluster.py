@@ -157,6 +157,7 @@ class Cluster:
 
     def run(self, *words: str | Path, check: bool = True) -> str:
         """Run a program in the first node that has power; what it writes."""
+        assert self.nodes, f"no node has power; fenced: {self.hypervisor.fenced}"
         done = next(iter(self.nodes.values())).run(*words, check=False)
         assert not check or done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout

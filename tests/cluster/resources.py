@@ -55,6 +55,11 @@ def roaming(name: str, guests: dict[str, str], **parameters: str) -> str:
     return primitive.replace("<operations>", f"{rules}<operations>", 1)
 
 
+def in_order(first: str, then: str) -> str:
+    """Where both are started, or both stopped; either may be there without the other."""
+    return f'<rsc_order id="{first}-and-{then}" first="{first}" then="{then}" kind="Optional"/>'
+
+
 def stays(resource: str, node: str) -> str:
     """It runs there or nowhere."""
     location = '<rsc_location id="{0}-at-{1}" rsc="{0}" node="{1}" score="{2}"/>'

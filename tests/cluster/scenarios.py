@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from tests.cluster.cluster import Cluster
 from tests.cluster.guests import PROGRAMS
 from tests.cluster.machines import wait_for
-from tests.cluster.resources import package, prefers, roaming, stays, vm
+from tests.cluster.resources import in_order, package, prefers, roaming, stays, vm
 
 
 class Package:
@@ -140,7 +140,8 @@ class Roamer:
         vms = {"vm1": "node1", "vm2": "node2"}
         cluster.load(
             "".join(map(vm, vms)) + roaming("db", {"node1": "vm1", "node2": "vm2"}, **parameters),
-            "".join(stays(name, node) for name, node in vms.items()) + prefers("db", "node1"),
+            "".join(stays(name, node) + in_order(name, "db") for name, node in vms.items())
+            + prefers("db", "node1"),
         )
         cluster.wait_at("node1", "vm1", "db")
         cluster.wait_at("node2", "vm2")
@@ -169,6 +170,23 @@ def guest_may_not_end_it(cluster: Cluster) -> float:
     it = Roamer(cluster, other_guests="true")
     seconds = it.cut_off()
     assert cluster.hypervisor.fenced == ["node1"]
+    return seconds
+
+
+def two_guests_and_a_standby(cluster: Cluster) -> float:
+    """The VM and the application in it go: first the application, and no node is fenced."""
+    it = Roamer(cluster, other_guests="true")
+    cluster.run("crm_attribute", "--node", "node1", "--name", "standby", "--update", "on")
+    begin = time.monotonic()
+    cluster.disk.wait_starts("db", 2)
+    seconds = time.monotonic() - begin
+    cluster.wait_at("node2", "vm2", "db")
+    assert it.cluster.disk.runs("db")[-1] == "started in vm2"
+    assert not cluster.hypervisor.fenced
+    cluster.run("crm_attribute", "--node", "node1", "--name", "standby", "--delete")
+    cluster.wait_at("node1", "vm1", "db")
+    assert not cluster.hypervisor.fenced
+    assert cluster.failures("db") == 0
     return seconds
 
 
@@ -308,6 +326,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     guest_is_cut_off,
     guest_ends_it_alone,
     guest_may_not_end_it,
+    two_guests_and_a_standby,
     server_is_killed,
     manager_is_killed,
     guest_migrates,

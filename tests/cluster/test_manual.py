@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pacemaker.md").read_text()
 XML = re.compile(r"^```xml\n(.*?)^```", re.DOTALL | re.MULTILINE)
-GROUP, CONSTRAINTS, ROAMER = XML.findall(PAGE)
+GROUP, CONSTRAINTS, ROAMER, ORDERS = XML.findall(PAGE)
 COMMANDS = re.findall(r"^ {4,}((?:crm_|cmappmgr|cmappctl).*)$", PAGE, re.MULTILINE)
 PCS = re.findall(r"^ {4}(pcs (?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
 ALL = ("vm1", "web", "db")
@@ -126,7 +126,7 @@ def test_an_application_with_two_guests(cluster: Cluster) -> None:
         cluster.declare(guest, "db")
     cluster.load(
         vm("vm1") + vm("vm2") + ROAMER,
-        stays("vm1", "node1") + stays("vm2", "node2") + prefers("db", "node1"),
+        stays("vm1", "node1") + stays("vm2", "node2") + prefers("db", "node1") + inner(ORDERS),
     )
     cluster.wait_at("node1", "vm1", "db")
     cluster.run("crm_resource", "--move", "--resource", "db", "--node", "node2")
