@@ -50,7 +50,7 @@ class Chaos:
         self.down_since: float | None = None  # cmappserver is dead, or not ready yet
         self.dark: list[tuple[float, float]] = []  # when it was
         self.disturbed_until = 0.0  # a program or a link stands still
-        self.links_disturbed = [0.0, 0.0]  # until when, by proxy
+        self.links_disturbed = [0.0, 0.0]  # until when, by proxy; inf where that is not over
         self.frozen_until = 0.0  # cmappserver
         self.replaced = 0.0  # when it was, by an upgrade
         self.killed_again = 0.0  # until when it is to be killed once more

@@ -6,6 +6,7 @@ same faults whatever the time they take. ``FAULTS`` says how often each comes, a
 
 import contextlib
 import json
+import math
 import random
 import signal
 import time
@@ -573,7 +574,7 @@ def cut_links(chaos: Chaos, chance: random.Random) -> None:
     number = chance.randrange(len(chaos.stage.proxies))
     chaos.faults += 1
     chaos.tell(f"[{chaos.step}] all links of host {number} break")
-    chaos.links_disturbed[number] = time.monotonic()
+    chaos.links_disturbed[number] = max(chaos.links_disturbed[number], time.monotonic())
     chaos.stage.proxies[number].reset()
     chaos.disturb(0.5)
 
@@ -585,10 +586,8 @@ def stall_links(chaos: Chaos, chance: random.Random) -> None:
     chaos.faults += 1
     chaos.tell(f"[{chaos.step}] all links of host {number} stand still for {seconds:.2f} s")
     proxy = chaos.stage.proxies[number]
-    chaos.links_disturbed[number] = time.monotonic() + seconds
-    chaos.disturb(seconds)
     proxy.freeze()
-    chaos.at(seconds, f"  the links of host {number} go on", proxy.thaw)
+    _mend(chaos, number, seconds, f"  the links of host {number} go on", proxy.thaw)
 
 
 def close_port(chaos: Chaos, chance: random.Random) -> None:
@@ -601,10 +600,20 @@ def refuse(chaos: Chaos, number: int, seconds: float) -> None:
     chaos.faults += 1
     chaos.tell(f"[{chaos.step}] host {number} is refused for {seconds:.2f} s")
     proxy = chaos.stage.proxies[number]
-    chaos.links_disturbed[number] = time.monotonic() + seconds
-    chaos.disturb(seconds)
     proxy.close_port()
-    chaos.at(seconds, f"  host {number} is let in again", proxy.open_port)
+    _mend(chaos, number, seconds, f"  host {number} is let in again", proxy.open_port)
+
+
+def _mend(chaos: Chaos, number: int, seconds: float, what: str, do: Callable[[], None]) -> None:
+    """Have links mended later; until then nothing else is done to them, how late that may be."""
+    chaos.links_disturbed[number] = math.inf
+    chaos.disturb(seconds)
+
+    def mend() -> None:
+        chaos.links_disturbed[number] = time.monotonic()
+        do()
+
+    chaos.at(seconds, what, mend)
 
 
 def ask(chaos: Chaos, chance: random.Random) -> None:
