@@ -45,6 +45,8 @@ def test_a_stop_command_under_way_is_waited_for(tmp_path: Path) -> None:
         admin = guest.control()
         admin.send(Stop(admin.next(), "db"))
         wait_for(told.exists)
+        # Which process it is must be on record: it may run before that is written.
+        wait_for(lambda: json.loads(record(guest).read_text()).get("asking"))
         crash(guest)
         time.sleep(0.3)  # in which nothing may happen
         assert guest.control().app("db").phase == "stopping"
