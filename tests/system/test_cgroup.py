@@ -435,9 +435,11 @@ def test_children_that_come_during_the_move_are_moved(ground: Ground) -> None:
 
 # To kill ------------------------------------------------------------------------------
 
-# Eight lines of processes, each of which lives for as long as it takes to fork the next.
+# Eight lines of processes, each of which lives for as long as it takes to fork the next. They
+# yield to others, which would get no turn on a busy machine.
 STORM = """
 import os
+os.nice(10)
 for _ in range(8):
     if os.fork() == 0:
         break
