@@ -319,11 +319,18 @@ def test_a_monitor_that_sees_no_end_is_over_in_time(agent: Agent) -> None:
     assert agent.code("stop") == OK
 
 
+def suspend(pid: int) -> None:
+    """Stop a process; it stands still when it would have been its turn."""
+    os.kill(pid, signal.SIGSTOP)
+    status = Path(f"/proc/{pid}/status")
+    wait_for(lambda: "\nState:\tT" in status.read_text(), "the process to stand still")
+
+
 @pytest.mark.parametrize("level", [0, 10])
 def test_a_manager_that_is_suspended_is_a_failure(scene: Scene, agent: Agent, level: int) -> None:
     """It is at fault, not the application, which its stop ends in order all the same."""
     assert agent.code("start") == OK
-    os.kill(agent.manager, signal.SIGSTOP)
+    suspend(agent.manager)
     code, said = agent("monitor", level=level)
     assert (code, "its manager is suspended" in said) == (GENERIC, True)
     assert agent("stop") == (OK, "")
@@ -334,7 +341,7 @@ def test_a_manager_that_is_suspended_is_a_failure(scene: Scene, agent: Agent, le
 def test_a_manager_that_is_suspended_can_hand_over(scene: Scene, agent: Agent) -> None:
     assert agent.code("start") == OK
     pid = scene.guest.pid_of("db")
-    os.kill(agent.manager, signal.SIGSTOP)
+    suspend(agent.manager)
     assert agent.code("migrate_to", timeout=10) == OK
     assert scene.guest.pid_of("db") == pid
 
