@@ -18,6 +18,7 @@ from tests.end_to_end.harness import Scene
 from tests.end_to_end.ocf import AGENT, LIBRARY, SCHEMA, TESTER, Agent
 from tests.end_to_end.programs import wait_for
 from tests.end_to_end.proxy import Proxy
+from tests.server.harness import suspend
 
 OK, GENERIC, ARGS, UNIMPLEMENTED, PERM, INSTALLED, CONFIGURED, NOT_RUNNING = range(8)
 
@@ -317,13 +318,6 @@ def test_a_monitor_that_sees_no_end_is_over_in_time(agent: Agent) -> None:
     assert agent.code("monitor", interval=1, timeout=10) == OK
     assert 1 < time.monotonic() - begin < 10
     assert agent.code("stop") == OK
-
-
-def suspend(pid: int) -> None:
-    """Stop a process; it stands still when it would have been its turn."""
-    os.kill(pid, signal.SIGSTOP)
-    status = Path(f"/proc/{pid}/status")
-    wait_for(lambda: "\nState:\tT" in status.read_text(), "the process to stand still")
 
 
 @pytest.mark.parametrize("level", [0, 10])

@@ -87,6 +87,13 @@ def replace_file(path: Path, text: str) -> None:
     aside.replace(path)
 
 
+def suspend(pid: int) -> None:
+    """Stop a process; it stands still when it would have been its turn."""
+    os.kill(pid, signal.SIGSTOP)
+    status = Path(f"/proc/{pid}/status")
+    wait_for(lambda: "\nState:\tT" in status.read_text())
+
+
 def alive(pid: int) -> bool:
     """Whether there is such a process, zombies not counted."""
     stat = proc.read_stat(pid)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cmappd.core.messages import Claim, Done, Ended, Logs, Refused, Reopen, Stop, Text
-from tests.server.harness import PATIENCE, Client, Guest, shell, stanza, wait_for
+from tests.server.harness import PATIENCE, Client, Guest, shell, stanza, suspend, wait_for
 
 # Counts in lines: all at once up to a number, then one each few milliseconds.
 COUNT = """
@@ -141,11 +141,9 @@ def test_a_file_that_is_copied_and_truncated_has_no_hole(tmp_path: Path) -> None
         control = guest.control()
         pid = control.app("db").pid
         assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda: "\nState:\tT" in Path(f"/proc/{pid}/status").read_text())
-        assert isinstance(
-            control.ask(Reopen(control.next(), ("db",))), Done
-        )  # with all that was written until now
+        suspend(pid)
+        # The log has all that was written until now.
+        assert isinstance(control.ask(Reopen(control.next(), ("db",))), Done)
         copy = log.read_bytes()
         os.truncate(log, 0)
         os.kill(pid, signal.SIGCONT)
