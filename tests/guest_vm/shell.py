@@ -52,12 +52,19 @@ class Shell:
         deadline = time.monotonic() + BOOT
         while not self.booted():
             assert self._alive(), f"QEMU has ended: {self._console()}"
-            assert time.monotonic() < deadline, f"it does not boot: {self._console()}"
+            assert time.monotonic() < deadline, (
+                f"it does not boot; its shell said {self._said!r}, its console: {self._console()}"
+            )
 
     def booted(self) -> bool:
-        """Whether the guest answers at once; what is said before the shell is there is lost."""
+        """Whether the guest answers at once.
+
+        What is sent before its shell is there is lost up to any byte. So no end of what is sent
+        here opens anything, a quotation or a bracket, that all later commands would stand in.
+        """
         with contextlib.suppress(AssertionError):
-            return self.run("true", 3.0).code == 0
+            self._ask("", 3.0, "the probe")
+            return True
         return False
 
     def hang_up(self) -> None:
@@ -70,11 +77,7 @@ class Shell:
 
     def run(self, command: str, seconds: float = PATIENCE) -> Result:
         """Run a command of the guest's shell, as root, and wait for its end."""
-        mark = secrets.token_hex(8)
-        self._send(f"( {command}\n) 2>&1 </dev/null; echo {mark[:8]}''{mark[8:]} $?\n".encode())
-        end = re.compile(rb"(.*?)%s (\d+)\r?\n" % mark.encode(), re.DOTALL)
-        found = self._hear(end, time.monotonic() + seconds, command)
-        return Result(int(found[2]), found[1].decode(errors="replace").replace("\r\n", "\n"))
+        return self._ask(f"( {command}\n) 2>&1 </dev/null; ", seconds, command)
 
     def must(self, command: str, seconds: float = PATIENCE) -> str:
         """The output of a command that has to succeed."""
@@ -102,6 +105,17 @@ class Shell:
         )
 
     # The serial line -----------------------------------------------------------------
+
+    def _ask(self, words: str, seconds: float, what: str) -> Result:
+        """Send words for the shell; what they write, and their exit code, are before a mark.
+
+        The backslash tells the mark from the words themselves, which a terminal may echo.
+        """
+        mark = secrets.token_hex(8)
+        self._send(f"{words}echo {mark[:8]}\\{mark[8:]} $?\n".encode())
+        end = re.compile(rb"(.*?)%s (\d+)\r?\n" % mark.encode(), re.DOTALL)
+        found = self._hear(end, time.monotonic() + seconds, what)
+        return Result(int(found[2]), found[1].decode(errors="replace").replace("\r\n", "\n"))
 
     def _send(self, data: bytes) -> None:
         assert self._socket is not None

@@ -11,7 +11,7 @@ from tests.ports import free_port
 
 QEMU = "qemu-system-x86_64"
 PORT = 5315  # of cmappserver in the guest
-_KERNEL = "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off"
+_KERNEL = "console=ttyS0 panic=-1 random.trust_cpu=on mitigations=off"
 
 
 def machine(image: Image, memory: int, *words: str) -> list[str]:
