@@ -12,7 +12,7 @@ from cmappd.core.follow.actions import Exit
 class Report(msgspec.Struct, frozen=True):
     """What the report says. Times are UTC; ``code`` is the exit code of cmappmgr.
 
-    ``earlier``: it tells the end of a run that this manager has neither started nor followed.
+    What else is said of an exit is as in `Exit`.
     """
 
     reason: str
@@ -26,6 +26,8 @@ class Report(msgspec.Struct, frozen=True):
     signal: int | None
     detail: str | None
     earlier: bool
+    claimed: bool
+    ends_alone_after: int | None
     started: str
     ended: str
 
@@ -45,6 +47,8 @@ def make(end: Exit, app: str, guest: str | None, started: float, ended: float) -
         signal=None if outcome is None else outcome.status.signal,
         detail=None if outcome is None else outcome.detail,
         earlier=end.earlier,
+        claimed=end.claimed,
+        ends_alone_after=end.ends_alone_after,
         started=_utc(started),
         ended=_utc(ended),
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cmappd import reasons
 from cmappd.client.call import Call, Opener, RefusedError, call
 from cmappd.client.link import LinkError
-from cmappd.core import policy, wording
+from cmappd.core import at_most_once, policy, wording
 from cmappd.core.follow.actions import FIRST_RETRY, LAST_RETRY, Exit, Failure
 from cmappd.core.follow.verdicts import exit_as
 from cmappd.core.messages import (
@@ -75,7 +75,9 @@ def check(errand: Errand) -> Exit:
     text = f"defined in {welcome.guest}, cmappserver {welcome.software}"
     if found.maintenance is not None:
         text += f"; under maintenance {wording.maintenance_text(found.maintenance)}"
-    return Exit(reasons.SUCCESS, 0, text + (f"; problem: {found.problem}" if found.problem else ""))
+    text += f"; problem: {found.problem}" if found.problem else ""
+    alone = at_most_once.ends_alone_after(found.ends_within)
+    return Exit(reasons.SUCCESS, 0, text, ends_alone_after=alone)
 
 
 def detach(errand: Errand) -> Exit:

@@ -5,6 +5,8 @@ them is needed. Reasons and limits are in docs/failover-between-guests.md. All t
 the clocks of host and guest may be fast or slow by RATE, and what they show is never compared.
 """
 
+from math import ceil
+
 RATE = 0.01  # by how much a clock may be fast or slow
 SETTLE = 1.0  # for SIGKILL to take effect, and for what wakes up late
 POLLS_A_LEASE = 4  # a lease must survive an answer that comes late, and a new link
@@ -21,6 +23,14 @@ def ends_within(lease: float, stop_timeout: float, *, has_after: bool) -> float:
 def least_lost_after(ends_within: float) -> float:
     """How long a manager must not give up after the last word it heard, by the host's clock."""
     return ends_within * (1 + RATE) / (1 - RATE)
+
+
+def ends_alone_after(ends_within: float | None) -> int:
+    """How long to wait, by the host's clock, for a guest that is cut off to end the application.
+
+    ``ends_within`` is what the guest says; None, and 0 as the answer: it does not end it.
+    """
+    return 0 if ends_within is None else ceil(least_lost_after(ends_within))
 
 
 def poll_interval(wanted: float, lost_after: float, lease: float | None) -> float:

@@ -13,7 +13,7 @@ from cmappd.core.state import Cause, ExitStatus, Outcome
 
 def test_it_says_all_that_is_known(tmp_path: Path) -> None:
     outcome = Outcome("r1", Cause.UNHEALTHY, ExitStatus(signal=15), success=False, detail="3 times")
-    end = Exit(reasons.UNHEALTHY, 209, "ended", "r1", outcome)
+    end = Exit(reasons.UNHEALTHY, 209, "ended", "r1", outcome, claimed=True, ends_alone_after=42)
     path = tmp_path / "report.json"
     path.write_text("old")
     report.write(str(path), report.make(end, "oracle", "guest1", 0.0, 61.0))
@@ -29,6 +29,8 @@ def test_it_says_all_that_is_known(tmp_path: Path) -> None:
         "signal": 15,
         "detail": "3 times",
         "earlier": False,
+        "claimed": True,
+        "ends_alone_after": 42,
         "started": "1970-01-01T00:00:00Z",
         "ended": "1970-01-01T00:01:01Z",
     }

@@ -119,6 +119,17 @@ def test_it_polls_four_times_within_a_lease() -> None:
     assert following(status=mortal).deadline == 1.5
 
 
+def test_only_a_claim_that_was_not_refused_may_have_started_it() -> None:
+    follower = Follower(TERMS, 0.0)
+    assert not ending(follower.stop(0.0)).claimed
+    denied = Refused(2, reasons.DENIED.name, "no")
+    assert not ending(greeted().message(denied, 0.1)).claimed
+    assert ending(following().message(Refused(0, reasons.DENIED.name, "no more"), 0.1)).claimed
+    follower = greeted()  # whose claim is not answered, and is heard later
+    seq, _ = reclaim(follower, 0.1)
+    assert ending(follower.message(Refused(seq, reasons.DENIED.name, "no"), 1.0)).claimed
+
+
 # The way to the first claim --------------------------------------------------------------
 
 
@@ -273,7 +284,14 @@ def test_the_result_is_logged_with_its_evidence_acknowledged_and_returned() -> N
     ]
     assert sent(actions) == [Ack(3, "r1")]
     assert follower.message(Done(3), 9.1) == [
-        Exit(reasons.APP, 3, "ended by itself, exit code 3", "r1", EXIT_3)
+        Exit(
+            reasons.APP,
+            3,
+            "ended by itself, exit code 3",
+            "r1",
+            EXIT_3,
+            claimed=True,
+        )
     ]
 
 

@@ -70,6 +70,8 @@ class Exit(NamedTuple):
     """End the process with this code. ``outcome`` is how the run ended, where that is known.
 
     With ``earlier`` it is the end of a run that this manager has neither started nor followed.
+    ``claimed`` is whether a claim was sent that was not refused: the guest may have started the
+    application. ``ends_alone_after`` is that of `at_most_once`, None where it was not asked for.
     """
 
     reason: Reason
@@ -78,6 +80,8 @@ class Exit(NamedTuple):
     run: str | None = None
     outcome: Outcome | None = None
     earlier: bool = False
+    claimed: bool = False
+    ends_alone_after: int | None = None
 
 
 Action = Connect | Close | Send | Log | Ready | Exit

@@ -17,6 +17,7 @@ def claim(f: Following) -> None:
     """
     fresh = f.status is None
     f.claiming = f.seq()
+    f.claims += 1
     f.stage = Stage.CLAIMING
     f.send(
         Claim(

@@ -51,6 +51,7 @@ class Following:
             self.limit = now + terms.start_timeout
         self.kill_from = now  # requests to stop from here on are further ones
         self.claiming: int | None = None  # the last claim; None: none was ever sent
+        self.claims = 0  # that were sent, and not refused: each may start the application
         self.poll: int | None = None  # the unanswered poll
         self.stopping: int | None = None  # the unanswered stop
         self.settling: set[int] = set()  # unanswered requests of SETTLING
@@ -90,8 +91,8 @@ class Following:
     def end(self, end: Exit) -> None:
         """It is over."""
         self.stage = Stage.OVER
-        self.exit = end
-        self.do(end)
+        self.exit = end._replace(claimed=self.claims > 0)
+        self.do(self.exit)
 
     def seq(self) -> int:
         """The number for the next request."""

@@ -136,6 +136,8 @@ def _conclude_maintenance(f: Following, state: State, now: float) -> None:
 def refused(f: Following, refused: Refused, now: float) -> None:
     """A request was refused, or the server has hung up."""
     reason, text = refusal(refused)
+    if f.stage is Stage.CLAIMING and refused.seq == f.claiming:
+        f.claims -= 1
     if f.maintained and f.wish is Wish.FOLLOW and reason is not reasons.BUSY:
         f.do(Close())
         link.lost(f, Failure(reasons.UNREACHABLE, f"refused: {text}"), now)
