@@ -101,7 +101,9 @@ install-files:
 	    to='$(DESTDIR)$(unitdir)'/$$(basename "$$unit" .in); \
 	    sed 's|@bindir@|$(bindir)|' "$$unit" >"$$to" && chmod 644 "$$to" || exit 1; \
 	done
-	install -D -m 755 cluster/pacemaker/app '$(DESTDIR)$(ocfdir)/cmappd/app'
+	install -d '$(DESTDIR)$(ocfdir)/cmappd'
+	sed 's|:/usr/local/bin|:$(bindir)|' cluster/pacemaker/app >'$(DESTDIR)$(ocfdir)/cmappd/app'
+	chmod 755 '$(DESTDIR)$(ocfdir)/cmappd/app'
 	install -d '$(DESTDIR)$(serviceguarddir)/examples'
 	cd cluster/serviceguard && for file in *.sh *.conf examples/*; do \
 	    to='$(DESTDIR)$(serviceguarddir)'/"$$file"; \

@@ -22,10 +22,14 @@ def app(
     meta: dict[str, str] | None = None,
     **parameters: str,
 ) -> str:
-    """An application in a guest; ``timeouts`` are of start and of stop."""
+    """An application in a guest; ``timeouts`` are of start and of stop.
+
+    The guest is asked so often that a monitor always waits behind the one that waits for an end.
+    """
     start, stop = timeouts
     operations = [
         _operation(name, "monitor", "1s", "20s"),
+        _asking(name, "2s", "15s"),
         _operation(name, "start", "0s", start),
         _operation(name, "stop", "0s", stop),
         *(_operation(name, action, "0s", "60s") for action in ("migrate_to", "migrate_from")),
@@ -113,6 +117,14 @@ def _primitive(
 
 def _operation(name: str, action: str, interval: str, timeout: str) -> str:
     return f'<op id="{name}-{action}" name="{action}" interval="{interval}" timeout="{timeout}"/>'
+
+
+def _asking(name: str, interval: str, timeout: str) -> str:
+    level = f'<nvpair id="{name}-level" name="OCF_CHECK_LEVEL" value="10"/>'
+    return (
+        f'<op id="{name}-ask" name="monitor" interval="{interval}" timeout="{timeout}">'
+        f'<instance_attributes id="{name}-ask-parameters">{level}</instance_attributes></op>'
+    )
 
 
 def _meta(name: str, meta: dict[str, str]) -> str:

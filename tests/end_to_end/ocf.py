@@ -83,6 +83,11 @@ class Agent:
         """The pid of its manager."""
         return int((self._state / "pid").read_text())
 
+    @property
+    def watched(self) -> Path:
+        """Where it keeps when a monitor was last over."""
+        return self._state / "watched"
+
     def kill_manager(self) -> None:
         """kill -9, and wait until it is seen."""
         os.kill(self.manager, signal.SIGKILL)

@@ -233,6 +233,10 @@ def no_number(scene: Scene, make: Make) -> Agent:
     return make(answer_timeout="2s")
 
 
+def octal(scene: Scene, make: Make) -> Agent:
+    return make(ends_alone_after="060")
+
+
 def unwritable_log(scene: Scene, make: Make) -> Agent:
     return make(log=str(scene.folder))
 
@@ -263,6 +267,7 @@ def does_not_start(scene: Scene, make: Make) -> Agent:
         (bad_config, ARGS, "gusts"),
         (no_name, CONFIGURED, "the parameter app is required"),
         (no_number, CONFIGURED, "'2s' is not a number of seconds"),
+        (octal, CONFIGURED, "'060' is not a number of seconds"),
         (unwritable_log, PERM, "cannot write the log"),
         (unknown_application, CONFIGURED, "there is no application 'oracle' in this guest"),
         (denied, PERM, "vmhost1 may not drive 'db'"),
@@ -292,16 +297,65 @@ def test_a_start_that_fails(
     assert agent.code("monitor") == NOT_RUNNING
 
 
+@pytest.mark.parametrize(
+    ("case", "code"),
+    [
+        (bad_config, ARGS),
+        (unknown_application, INSTALLED),  # another guest may have it
+        (denied, PERM),
+        (refused_certificate, PERM),
+        (does_not_start, GENERIC),
+    ],
+)
+def test_a_start_that_fails_has_nobody_fenced_where_another_guest_could_run_it(
+    scene: Scene, make: Make, case: Callable[[Scene, Make], Agent], code: int
+) -> None:
+    """Nothing was started here, which the manager knows, or the guest says."""
+    scene.guest.obedient("db")
+    agent = case(scene, make)
+    agent.environment["OCF_RESKEY_other_guests"] = "true"
+    scene.guest.start()
+    assert agent.code("start") == code
+    assert agent.code("stop") == OK
+
+
+def test_where_no_guest_was_there_nothing_is_to_be_stopped(scene: Scene, make: Make) -> None:
+    """Nothing was claimed, so the node need not be fenced, wherever else it may run."""
+    agent = make(config=scene.host(connect_timeout="500ms"), other_guests="true")
+    assert agent.code("start", timeout=8) == GENERIC
+    assert agent.code("stop") == OK
+    assert agent.code("monitor") == NOT_RUNNING
+
+
+def test_one_that_is_not_ready_in_time_is_said_to_be_so_and_stopped(
+    scene: Scene, make: Make
+) -> None:
+    """By the agent itself: one that Pacemaker has to kill says nothing."""
+    never = {"command": ["/bin/false"], "interval": "200ms", "start_period": "60s"}
+    scene.guest.define("db", "/bin/sleep", "600", start={"ready": "health"}, health=never)
+    scene.guest.start()
+    agent = make(other_guests="true")
+    code, said = agent("start", timeout=6)
+    assert (code, "not ready in the time that start has" in said) == (GENERIC, True)
+    assert scene.guest.pids("db")
+    assert agent.code("stop") == OK
+    assert not scene.guest.pids("db")
+
+
 # Monitor ---------------------------------------------------------------------------------
 
 
-def test_a_monitor_waits_for_an_end_but_the_first_and_a_probe_do_not(
+def test_a_monitor_waits_for_an_end_but_a_probe_and_what_comes_after_a_pause_do_not(
     scene: Scene, agent: Agent
 ) -> None:
+    """Whatever Pacemaker plans next would wait for those."""
     assert agent.code("start") == OK
     begin = time.monotonic()
     assert agent.code("monitor", interval=1, timeout=60) == OK
     assert agent.code("monitor", timeout=60) == OK
+    assert agent.code("monitor", interval=1, timeout=60) == OK
+    agent.watched.write_text("1\n")
+    assert agent.code("monitor", interval=1, timeout=60) == OK
     assert time.monotonic() - begin < 20  # one that waits does so for half its timeout
     with agent.begin("monitor", interval=1, timeout=60) as waiting:
         with pytest.raises(subprocess.TimeoutExpired):
@@ -343,13 +397,38 @@ def test_a_manager_that_is_suspended_can_hand_over(scene: Scene, agent: Agent) -
 def test_level_10_asks_the_guest(scene: Scene, agent: Agent) -> None:
     assert agent.code("start") == OK
     assert agent.code("monitor", level=10) == OK
+    agent.environment["OCF_RESKEY_app"] = "oracle"
+    code, said = agent("monitor", level=10)
+    assert (code, "there is no application 'oracle'" in said) == (GENERIC, True)
+
+
+def test_how_long_a_silent_guest_is_waited_for_its_manager_knows(
+    scene: Scene, agent: Agent
+) -> None:
+    """It may be that somebody works on it."""
+    assert agent.code("start") == OK
+    frozen(scene)
+    assert agent.code("monitor", level=10, timeout=4) == OK
+    assert "the guest cannot be asked" in agent.log.read_text()
     assert scene.guest.server is not None
-    scene.guest.server.signal(signal.SIGSTOP)
-    assert agent.code("monitor") == OK
-    code, said = agent("monitor", level=10, timeout=4)
-    assert (code, "ocf-exit-reason:db" in said) == (GENERIC, True)
     scene.guest.server.signal(signal.SIGCONT)
     assert agent.code("stop") == OK
+
+
+def test_a_death_is_told_by_one_of_two_monitors(scene: Scene, agent: Agent) -> None:
+    assert agent.code("start") == OK
+    assert agent.code("monitor", interval=1) == OK
+    manager = Path(f"/proc/{agent.manager}")
+    scene.guest.order("db", 4)
+    wait_for(lambda: agent.code("monitor", interval=60, level=10) == OK and not manager.exists())
+    assert agent.code("monitor", interval=60, level=10) == OK
+    assert agent.code("monitor", interval=1) == GENERIC
+
+
+def test_a_monitor_of_level_10_that_is_alone_tells_a_death(scene: Scene, agent: Agent) -> None:
+    assert agent.code("start") == OK
+    scene.guest.order("db", 4)
+    wait_for(lambda: agent.code("monitor", interval=60, level=10) == GENERIC)
 
 
 # Stop ------------------------------------------------------------------------------------
@@ -445,6 +524,28 @@ def test_it_fails_at_once_where_that_takes_longer_than_a_stop_may(scene: Scene, 
     assert (code, "shorter than ends_alone_after" in said) == (GENERIC, True)
 
 
+@pytest.mark.parametrize(
+    ("manager", "reason"),
+    [
+        ({"on_lost": "keep"}, "manager.on_lost in the guest is not 'stop'"),
+        ({"on_lost": "stop", "lease": "30s"}, "ends_alone_after must be 34 at least"),
+    ],
+)
+def test_a_guest_that_would_not_end_it_in_time_is_not_relied_on(
+    scene: Scene, make: Make, manager: dict[str, str], reason: str
+) -> None:
+    """Which is said at the start, and is why a stop without an answer has failed."""
+    scene.guest.define("db", "/bin/sleep", "600", stop={"timeout": "2s"}, manager=manager)
+    scene.guest.start()
+    agent = make(other_guests="true", ends_alone_after="3")
+    assert agent.code("start") == OK
+    assert "a stop without an answer will fail: " in agent.log.read_text()
+    assert reason in agent.log.read_text()
+    dead(scene)
+    code, said = agent("stop")
+    assert (code, reason in said) == (GENERIC, True)
+
+
 def test_what_another_manager_owns_is_not_stopped(scene: Scene, make: Make) -> None:
     scene.guest.obedient("db")
     scene.guest.start()
@@ -481,6 +582,18 @@ def test_a_migration_leaves_the_application_alone(scene: Scene, agent: Agent, ot
     assert scene.guest.pids("db") == [pid]
     assert scene.guest.status("db")["owner"] == "vmhost2"
     assert other.code("stop") == OK
+
+
+def test_what_may_run_in_another_guest_is_not_migrated(scene: Scene, make: Make) -> None:
+    """Its manager at the other node would start it in the guest there."""
+    scene.guest.obedient("db")
+    scene.guest.start()
+    agent = make(other_guests="true")
+    assert agent.code("start") == OK
+    code, said = agent("migrate_to")
+    assert (code, "cannot be migrated live" in said) == (GENERIC, True)
+    assert agent.code("monitor") == OK
+    assert agent.code("stop") == OK
 
 
 def test_a_death_between_two_managers_is_a_failure(

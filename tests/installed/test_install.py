@@ -65,6 +65,11 @@ def test_units_name_the_programs_by_their_paths(destdir: Path) -> None:
     assert "@" not in unit
 
 
+def test_the_agent_looks_for_the_programs_where_they_are(destdir: Path) -> None:
+    agent = (destdir / "usr/lib/ocf/resource.d/cmappd/app").read_text()
+    assert "\nPATH=$PATH:/usr/bin:/opt/cmappd/bin\n" in agent
+
+
 def test_serviceguards_files_name_each_other_and_the_programs_by_their_paths(
     destdir: Path,
 ) -> None:
