@@ -499,12 +499,13 @@ def test_it_has_failed_where_another_guest_could(
 
 def test_it_waits_until_the_guest_has_ended_it(scene: Scene, make: Make) -> None:
     """The link is cut, and the guest ends it when the lease is over."""
-    scene.guest.obedient("db", manager={"on_lost": "stop", "lease": "5s"})
+    manager = {"on_lost": "stop", "lease": "5s"}
+    scene.guest.obedient("db", manager=manager, stop={"timeout": "2s"})
     scene.guest.start()
     proxy = Proxy(scene.guest.port)
     try:
         config = scene.host(port=proxy.port)
-        agent = make(config=config, other_guests="true", ends_alone_after="8")
+        agent = make(config=config, other_guests="true", ends_alone_after="9")
         assert agent.code("start") == OK
         proxy.freeze()
         assert agent.code("stop") == OK
@@ -515,7 +516,7 @@ def test_it_waits_until_the_guest_has_ended_it(scene: Scene, make: Make) -> None
 
 
 def test_it_fails_at_once_where_that_takes_longer_than_a_stop_may(scene: Scene, make: Make) -> None:
-    scene.guest.obedient("db")
+    scene.guest.obedient("db", manager={"on_lost": "stop", "lease": "5s"})
     scene.guest.start()
     agent = make(other_guests="true", ends_alone_after="60")
     assert agent.code("start") == OK
