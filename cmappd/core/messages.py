@@ -39,7 +39,8 @@ class Claim(Message, frozen=True, tag="claim"):
     """Own ``app`` from here on, and start it unless it runs or ``start`` is false.
 
     ``run`` is the run that this instance followed before its link was lost; its outcome
-    is given even when it has been replaced since.
+    is given even when it has been replaced since, that of the last run where the restart policy
+    has gone on from it.
     """
 
     app: str

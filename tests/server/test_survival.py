@@ -226,6 +226,34 @@ def test_an_owner_stays_the_owner_and_a_result_is_owed(tmp_path: Path) -> None:
         assert running(guest).run != before.run
 
 
+def test_what_is_owed_after_a_restart_is_told_to_a_manager_that_names_the_run_before_it(
+    tmp_path: Path,
+) -> None:
+    restart = {"policy": "always", "delay": "0s", "limit": 1}
+    text = shell("db", "echo evidence; exec sleep 600", autostart=True, restart=restart)
+    with Guest(tmp_path, text).started() as guest:
+        log = tmp_path / "db.log"
+        followed = last = running(guest)
+        manager = claimed(guest)
+        manager.close()
+        guest.control().wait_app("db", lambda status: status.owner_silent_for is not None)
+        for count in (1, 2):
+            wait_for(lambda count=count: log.read_text() == "evidence\n" * count)  # type: ignore[misc]
+            last = running(guest)
+            os.kill(last.pid or 0, signal.SIGKILL)
+        guest.control().wait_app("db", lambda status: status.phase == "failed")
+        for run in (followed.run, None):  # the first one dies before it has acknowledged it
+            manager = guest.manager(instance=manager.instance if run else None)
+            ended = manager.claim("db", run=run)
+            assert isinstance(ended, Ended)
+            assert (ended.outcome.run, ended.log_tail) == (last.run, "evidence\n" * 2)
+            crash(guest)
+        manager = guest.manager()
+        assert isinstance(manager.claim("db"), Ended)
+        assert isinstance(manager.ask(Ack(manager.next(), last.run or "")), Done)
+        assert isinstance(guest.manager().claim("db"), State)
+
+
 def test_the_budget_is_what_it_was(tmp_path: Path) -> None:
     restart = {"policy": "always", "delay": "0s", "limit": 3}
     with Guest(tmp_path, shell("db", "sleep 600", autostart=True, restart=restart)).started() as (

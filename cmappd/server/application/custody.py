@@ -37,7 +37,8 @@ class Custody:
         takeover = claim.takeover
         if not may_claim(self.owner, link.name, link.instance, now, lease, takeover=takeover):
             return Refused(claim.seq, "busy", self._busy(app.name))
-        result = None if self._held else self._result_for(link, claim.run, app)
+        owed = self._owed_to(link, app)
+        result = None if self._held else self._result_for(claim.run, owed)
         unknown = claim.run is not None and not _is_known(claim.run, app)
         if result is None and unknown and not self._held:
             text = f"run {claim.run} of '{app.name}' is not known to this cmappserver"
@@ -46,7 +47,7 @@ class Custody:
         self._owner = Owner(link.name, link.instance, link.last_there)
         self.link = link
         if not self._held:
-            self.undelivered = result
+            self.undelivered = owed or result
         return result
 
     def refuse_stop(self, link: Link, stop: Stop, app: App, now: float) -> Refused | None:
@@ -59,18 +60,20 @@ class Custody:
         text = f"'{app.name}' is owned by {owner.name}; only it may stop it"
         return Refused(stop.seq, "busy", text)
 
-    def _result_for(self, link: Link, run: str | None, app: App) -> Ended | None:
-        """A fresh manager gets what its name has not acknowledged, a returning one its run's.
+    def _owed_to(self, link: Link, app: App) -> Ended | None:
+        """What nobody of the link's name has acknowledged yet.
 
         Where somebody has launched it again, what became of it before would be no truth.
         """
-        if run is not None:
-            return next((one for one in self._concluded if one.outcome.run == run), None)
-        if app.phase not in REST:
+        if app.phase not in REST or self.owner is None:
             return None
-        if self.owner is not None and (self.owner.released or self.owner.name == link.name):
-            return self.undelivered
-        return None
+        return self.undelivered if self.owner.released or self.owner.name == link.name else None
+
+    def _result_for(self, run: str | None, owed: Ended | None) -> Ended | None:
+        """A fresh manager gets what is owed, a returning one what became of its run."""
+        if run is None:
+            return owed
+        return next((one for one in self._concluded if _is_of(one, run)), None)
 
     def _dismiss(self, link: Link, app: str) -> None:
         if self.link is None or self.link is link:
@@ -172,6 +175,14 @@ class Custody:
         """The owner has written the result down; with that its ownership has ended."""
         if self.undelivered is None or self.undelivered.outcome.run == run:
             self.release()
+
+
+def _is_of(result: Ended, run: str) -> bool:
+    """Whether a result is of a run, or of a later one: a run that was restarted has none itself."""
+    epoch, _, number = run.rpartition(".")
+    its_epoch, _, its_number = result.outcome.run.rpartition(".")
+    # As text, because a peer may say anything: of two numbers the longer one is later.
+    return epoch == its_epoch and (len(number), number) <= (len(its_number), its_number)
 
 
 def _is_known(run: str, app: App) -> bool:

@@ -167,6 +167,35 @@ def test_a_returning_manager_gets_the_result_of_its_run_although_others_came_aft
     assert claim(custody, link, run="db.e.1") == ended("db.e.1")
 
 
+def test_a_run_that_was_restarted_is_answered_by_the_result_in_which_that_ended() -> None:
+    custody, link = Custody(), Recorder("one")
+    claim(custody, link)
+    custody.lost(link)
+    custody.conclude(ended("db.e.2"))
+    custody.conclude(ended("db.e.10"))
+    for run, result in (("db.e.1", "db.e.2"), ("db.e.3", "db.e.10"), ("db.e.9", "db.e.10")):
+        assert claim(custody, link, run=run) == ended(result)
+    assert claim(custody, link, run="db.e.11") is None
+    assert refused_as(claim(custody, link, run="db.earlier.1")) == "unknown-status"
+
+
+def test_what_is_owed_stays_owed_whatever_run_is_named_until_that_is_acknowledged() -> None:
+    custody, link = Custody(), Recorder("one")
+    claim(custody, link)
+    custody.lost(link)
+    custody.conclude(ended("db.e.1"))
+    custody.conclude(ended("db.e.3"))
+    for run in ("db.e.1", "db.e.2", "db.e.3", "db.e.4", "db.e.x"):
+        returning = Recorder("one")
+        claim(custody, returning, run=run)
+        custody.acknowledge("db.e.1")
+        custody.lost(returning)
+        assert custody.undelivered == ended("db.e.3")
+    assert claim(custody, Recorder("one")) == ended("db.e.3")
+    custody.acknowledge("db.e.3")
+    assert claim(custody, Recorder("one")) is None
+
+
 def test_a_run_of_another_server_is_unknown() -> None:
     custody = Custody()
     answer = claim(custody, Recorder("one"), run="db.earlier.4")
