@@ -1,6 +1,7 @@
 """All applications of this guest, each with its supervisor, after the configuration."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
@@ -11,6 +12,7 @@ from cmappd.core.events import Define, Kill, Remove, Restart, Start, Stop
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus
 from cmappd.core.state import ALIVE, Cause, Goal, Phase
+from cmappd.server.application.keeper import owner_in
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.shared.items import Mended
 from cmappd.server.shared.leftovers import find_run, remove_fifos, still_there
@@ -115,7 +117,8 @@ class Registry:
             newer, main = found
             newer = replace(newer, restarts=app.restarts, last=app.last)
             supervisor = Supervisor(self._world, newer)
-            supervisor.custody.resume(record.owner, record.undelivered, record.concluded)
+            owner = owner_in(record, newer.definition, time.monotonic())
+            supervisor.custody.resume(owner, record.undelivered, record.concluded)
             supervisor.notes.history = record.history
             supervisor.take_up(main, owner_known=True)
             return supervisor

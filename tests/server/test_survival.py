@@ -557,7 +557,9 @@ def test_an_operators_stop_under_way_is_not_undone(tmp_path: Path) -> None:
         assert not guest.app_pids()
 
 
-def test_an_owner_keeps_its_lease_over_the_crash(tmp_path: Path) -> None:
+@pytest.mark.parametrize("noted", [True, False])
+def test_an_owner_keeps_its_lease_over_the_crash(tmp_path: Path, noted: bool) -> None:
+    """Also where there was no time to note the last launch."""
     apps = stanza("db", "/bin/sleep", "600", manager={"lease": "5s"})
     with Guest(tmp_path, apps).started() as guest:
         owner = claimed(guest)
@@ -565,8 +567,31 @@ def test_an_owner_keeps_its_lease_over_the_crash(tmp_path: Path) -> None:
         while time.monotonic() < deadline:
             assert isinstance(owner.ask(Poll(owner.next())), State)
             time.sleep(0.3)
-        crash(guest)
+        guest.kill()
+        if not noted:
+            waits = {
+                "phase": "backoff",
+                "deadline": time.monotonic() + 60,
+                "serial": 0,
+                "run": None,
+            }
+            content = json.loads(record(guest).read_text()) | waits | {"main": None}
+            record(guest).write_text(json.dumps(content))
+        guest.start()
         assert refusal(guest.manager("vmhost2").claim("db")) == "busy"
+
+
+def test_a_lease_that_nobody_renews_runs_on_over_the_crash(tmp_path: Path) -> None:
+    apps = stanza("db", "/bin/sleep", "600", manager={"lease": "5s"})
+    with Guest(tmp_path, apps).started() as guest:
+        before = claimed(guest).hear_state(lambda status: status.phase == "running").status
+        guest.hang_up()
+        guest.control().wait_app("db", lambda status: status.lease_over)
+        crash(guest)
+        after = guest.control().app("db")
+        assert (after.owner, after.lease_over) == ("vmhost1", True)
+        assert isinstance(guest.manager("vmhost2").claim("db"), State)
+        assert running(guest).run == before.run
 
 
 def test_a_result_is_owed_of_what_waited_and_was_removed(tmp_path: Path) -> None:

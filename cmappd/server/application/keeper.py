@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from cmappd.core.config import Application
 from cmappd.core.lifecycle import App
+from cmappd.core.ownership import Owner
 from cmappd.server.application.custody import Custody
 from cmappd.server.application.runner import Runner
 from cmappd.server.application.status import Notes
@@ -72,6 +74,18 @@ class Keeper:
         )
 
 
+def owner_in(record: Record, definition: Application, now: float) -> Owner | None:
+    """The owner in a record. One that was connected may have been heard without a new record."""
+    owner = record.owner
+    if owner is None or not owner.connected or _notes_words(definition):
+        return owner
+    return owner.refreshed(now)
+
+
+def _notes_words(definition: Application) -> bool:
+    return definition.manager.on_lost == "stop"
+
+
 _COMES_AND_GOES: Mapping[str, Any] = {
     "check_due": None,
     "checking": False,
@@ -86,7 +100,7 @@ def _durable(app: App, custody: Custody, notes: Notes) -> tuple[object, ...]:
     one, and so do polls, but where the silence of the owner ends the application."""
     run, owner = app.run, custody.owner
     told = run and replace(run, **_COMES_AND_GOES)
-    if owner is not None and app.definition.manager.on_lost != "stop":
+    if owner is not None and not _notes_words(app.definition):
         owner = owner.refreshed(0.0)
     return (
         *(app.phase, app.goal, app.deadline, app.restarts, app.last, app.definition, told),

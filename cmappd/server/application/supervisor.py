@@ -35,7 +35,7 @@ from cmappd.server.application import adoption
 from cmappd.server.application.custody import Custody
 from cmappd.server.application.desk import Desk, turn_away
 from cmappd.server.application.inbox import Inbox
-from cmappd.server.application.keeper import Keeper
+from cmappd.server.application.keeper import Keeper, owner_in
 from cmappd.server.application.narration import named, narrate
 from cmappd.server.application.runner import Runner
 from cmappd.server.application.status import Notes, describe
@@ -267,9 +267,8 @@ class Supervisor:
 
     def resume(self, record: Record) -> None:
         """Go on where an earlier cmappserver stopped, before the task begins."""
-        owner, now = record.owner, time.monotonic()
-        if owner is not None and self.app.definition.manager.on_lost != "stop":
-            owner = owner.refreshed(now)  # its last word was not written down
+        now = time.monotonic()
+        owner = owner_in(record, self.app.definition, now)
         self.custody.resume(owner, record.undelivered, record.concluded)
         self.notes.resume(record)
         self._keeper.resume(self.app, self.custody, self.notes)
