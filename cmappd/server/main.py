@@ -28,7 +28,7 @@ from cmappd.server.reload import Reloader
 from cmappd.server.shared import log
 from cmappd.server.shared.leftovers import find_leftovers
 from cmappd.server.shared.maintenance import Maintenances
-from cmappd.server.shared.store import Record, Store, definitions
+from cmappd.server.shared.store import Kept, Store
 from cmappd.server.shared.world import TOLD_TO_END, World
 from cmappd.server.succession import Lock, hand_over
 from cmappd.server.upgrade import REHEARSE, Upgrader
@@ -82,13 +82,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 async def _serve(loader: Loader, config: Config, given: Handover) -> None:
-    world, lock, records = _prepare(config, given)
+    world, lock, kept = _prepare(config, given)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(initializer=deafen))
     loop.set_exception_handler(lambda _loop, context: _complain(world.log, context))
     signals = Signals(loop)
     signals.on(signal.SIGCHLD, world.reaper.reap)
-    registry = Registry(world, loader.recall(definitions(records, config.apps)), records)
+    last_good = {name: one.app.definition for name, one in kept.items()}
+    registry = Registry(world, loader.recall(last_good), kept)
     reloader = Reloader(world, loader, registry)
     fate = _Fate(signals, registry, reloader)
     office = Office(world, registry, reloader, Upgrader(world, registry, fate.replace))
@@ -140,7 +141,7 @@ def _paths(config: Config) -> files.Paths:
     return paths._replace(state_directory=state, lasting_directory=lasting, control=control)
 
 
-def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Record]]:
+def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Kept]]:
     """The ground to stand on, the lock that says it is ours, and what was before.
 
     Raises CmappdError.
@@ -155,7 +156,7 @@ def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Re
     epoch, boot_id = secrets.token_hex(4), _boot_id()
     store = Store(state, boot_id)
     store.open()
-    records, refused = store.load()
+    kept, refused = store.load(config.apps)
     for app, problem in refused.items():
         logger.error("%s: %s", app, problem)
     hierarchy, no_cgroups = open_cgroups(state)
@@ -174,11 +175,11 @@ def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Re
         no_cgroups=no_cgroups,
         log=logger,
         refused=refused,
-        leftovers=find_leftovers(state, epoch, {record.epoch for record in records.values()}),
+        leftovers=find_leftovers(state, epoch, {one.record.epoch for one in kept.values()}),
         given=given,
         cgroups={one.run: one for one in hierarchy.leftovers()} if hierarchy else {},
     )
-    return world, lock, records
+    return world, lock, kept
 
 
 def _lock(path: str, given: Handover) -> Lock:

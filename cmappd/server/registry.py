@@ -16,7 +16,7 @@ from cmappd.server.application.keeper import owner_in
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.shared.items import Mended
 from cmappd.server.shared.leftovers import find_run, remove_fifos, still_there
-from cmappd.server.shared.store import Record, RecordError
+from cmappd.server.shared.store import Kept, Record
 from cmappd.server.shared.world import TOLD_TO_END, World
 from cmappd.system.proc import exists
 
@@ -26,15 +26,15 @@ DELIVERY_TIMEOUT = 5.0  # seconds for managers to acknowledge results when we en
 class Registry:
     """Finds applications by name, and follows the configuration."""
 
-    def __init__(self, world: World, config: Config, records: Mapping[str, Record]) -> None:
+    def __init__(self, world: World, config: Config, kept: Mapping[str, Kept]) -> None:
         self._world = world
         self._supervisors: dict[str, Supervisor] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Of what has left and may be back: no run id of this epoch is used again.
         self._serials: dict[str, int] = {}
         self.config = config
-        for name, record in records.items():
-            self._resume(name, record)
+        for name, (record, app) in kept.items():
+            self._resume(name, record, app)
         for name, definition in config.apps.items():
             if name not in self._supervisors:
                 self._add(name, definition)
@@ -80,16 +80,11 @@ class Registry:
         self._spread_problems()
         return plan
 
-    def _resume(self, name: str, record: Record) -> None:
+    def _resume(self, name: str, record: Record, app: App) -> None:
         """Go on with an application where an earlier cmappserver stopped."""
         definition = self.config.apps.get(name)
         if definition is None and not record.matters:
             self._world.store.forget(name)
-            return
-        try:
-            app = record.app(definition)
-        except RecordError as error:
-            self._world.log_of(name).error("its record is of no use: %s", error)
             return
         supervisor = self._revive(app, record)
         self._begin(supervisor)

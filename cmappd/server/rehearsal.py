@@ -27,7 +27,7 @@ def rehearse(state_directory: str, boot_id: str, config: Config) -> None:
     that cannot be read, and has no record, would be forgotten.
     """
     general = [str(problem) for problem in config.problems if problem.app is None]
-    refused = Store(state_directory, boot_id).unreadable()
+    refused = Store(state_directory, boot_id).unreadable(config.apps)
     problems = general + [f"{app}: its record: {why}" for app, why in refused.items()]
     if problems:
         raise ConfigError("\n".join(problems))

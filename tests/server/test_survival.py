@@ -416,8 +416,16 @@ def test_one_that_is_removed_runs_on_and_leaves_when_it_ends(tmp_path: Path) -> 
         (lambda text: json.dumps(json.loads(text) | {"version": 99}), "a newer cmappserver"),
         (lambda text: json.dumps(json.loads(text) | {"phase": "tired"}), "it is damaged"),
         (lambda text: json.dumps(json.loads(text) | {"name": "other"}), "it speaks of 'other'"),
+        (
+            lambda text: text.replace('"stop":{', '"stop":{"grace":"3s",'),
+            "its definition cannot be used: stop.grace: unknown key\n",
+        ),
+        (
+            lambda text: json.dumps(json.loads(text) | {"definition": []}),
+            "its definition cannot be used: must be a table\n",
+        ),
     ],
-    ids=["cut", "empty", "newer", "nonsense", "another"],
+    ids=["cut", "empty", "newer", "nonsense", "another", "another key", "no definition"],
 )
 def test_a_record_of_no_use_is_put_aside_and_nothing_is_doubled(
     tmp_path: Path, damage: Callable[[str], str], said: str

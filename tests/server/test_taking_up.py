@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cmappd.core.messages import AppStatus, Done, Poll, Start, State, Stop
+from cmappd.core.messages import AppStatus, Done, Poll, Restart, Start, State, Stop
 from cmappd.core.state import Cause
 from cmappd.system import marks
 from tests.server.harness import Guest, alive, refusal, shell, stanza, wait_for
@@ -212,21 +212,47 @@ def test_a_record_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [(99, "a newer cmappserver wrote it"), ("x", "damaged")]
+    ("change", "said"),
+    [
+        ({"version": 99}, "a newer cmappserver wrote it"),
+        ({"version": "x"}, "damaged"),
+        ({"definition": {"comand": []}}, "comand: unknown key: did you mean 'command'?"),
+    ],
 )
 def test_a_refused_record_is_shown_where_people_look(
-    tmp_path: Path, version: object, said: str
+    tmp_path: Path, change: dict[str, object], said: str
 ) -> None:
     with Guest(tmp_path, SLEEP).started() as guest:
         before = running(guest)
         guest.kill()
-        content = json.loads(record(guest).read_text()) | {"version": version}
+        content = json.loads(record(guest).read_text()) | change
         record(guest).write_text(json.dumps(content))
         guest.start()
         after = running(guest)
         assert after.pid == before.pid
         assert said in after.problem
         assert "db.json.refused" in after.problem
+
+
+def test_a_refused_record_of_what_was_stopped_is_kept_and_shown_although_it_is_started(
+    tmp_path: Path,
+) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        claimed(guest)
+        admin = guest.control()
+        assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+        guest.kill()
+        content = json.loads(record(guest).read_text())
+        content["definition"]["another"] = "key"
+        record(guest).write_text(json.dumps(content))
+        guest.start()
+        assert "another: unknown key" in running(guest).problem
+        kept = json.loads(record(guest).with_name("db.json.refused").read_text())
+        assert kept["undelivered"]["outcome"]["run"] == before.run
+        admin = guest.control()
+        assert isinstance(admin.ask(Restart(admin.next(), "db")), Done)
+        assert running(guest).problem == ""
 
 
 # What is left of what was removed -----------------------------------------------------

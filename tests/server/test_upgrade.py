@@ -306,9 +306,10 @@ def test_the_service_manager_is_told(tmp_path: Path, disk: Disk) -> None:
         ("server/main.py", "REHEARSE, action", "'--other', action", "unrecognized arguments"),
         ("server/rehearsal.py", "answer.decode()", "'yes'", "it says 'yes"),
         ("server/shared/store.py", "VERSION = 1", "VERSION = 0", "a newer cmappserver wrote it"),
+        ("core/config/schema.py", "autostart: bool", "at_boot: bool", "autostart: unknown key"),
         ("server/main.py", "        if options.rehearse:", LONG, "gave no answer within"),
     ],
-    ids=["broken", "too old", "another", "older records", "hangs"],
+    ids=["broken", "too old", "another", "older records", "other keys", "hangs"],
 )
 def test_a_program_of_no_use_changes_nothing(
     tmp_path: Path, disk: Disk, file: str, old: str, new: str, said: str

@@ -60,6 +60,7 @@ class Notes:
 
     def remember(self, outcome: Outcome, *, launched: bool) -> None:
         """Note how a run ended; or by whom, while it waits, the next one was called off."""
+        self.record = ""  # people have had as long as a run to read it, and all is known since
         if self.history and self.history[-1].outcome.run == outcome.run:
             self.history = self.history[:-1]
         by = self.asker if outcome.cause in ASKED else ""
@@ -68,7 +69,6 @@ class Notes:
 
     def launch(self) -> None:
         """Note a launch of what is in force."""
-        self.record = ""
         self.launched_as = self.launch_hash
         self.started = time.time()
 

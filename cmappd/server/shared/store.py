@@ -4,18 +4,21 @@ A record is written when something durable has changed, before the application's
 is for this boot only: instants are monotonic, and processes do not outlive it. So it need not
 reach the disk, only the kernel, which keeps what a killed process has written.
 
-A record that cannot be read, or that a newer version wrote, is never guessed at: it is put aside,
-and said so; what runs of that application is then found by its marks, and not started twice.
+A record that cannot be read, or that another version wrote with what is not known here, is never
+guessed at: it is put aside, and said so; what runs of that application is then found by its marks,
+and not started twice.
 """
 
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 from pydantic import ValidationError
 
 from cmappd.core.config import Application
+from cmappd.core.config.problems import dotted, explain
 from cmappd.core.lifecycle import App, Run
 from cmappd.core.messages import Ended, Past
 from cmappd.core.ownership import Owner
@@ -27,6 +30,8 @@ from cmappd.system.proc import Identity
 VERSION = 1
 SUFFIX = ".json"
 REFUSED = ".refused"
+
+Apps = Mapping[str, Application]
 
 
 class RecordError(CmappdError):
@@ -86,17 +91,14 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return main, asking
 
     def app(self, configured: Application | None) -> App:
-        """The application as it was. Raises RecordError where its definition makes no sense.
+        """The application as it was. Raises RecordError where its definition is none here.
 
         Where that is the ``configured`` one, as with most, it need not be checked again.
         """
-        try:
-            if configured is not None and text_of(configured) == bytes(self.definition):
-                definition = configured
-            else:
-                definition = Application.model_validate(msgspec.json.decode(self.definition))
-        except (ValidationError, msgspec.MsgspecError) as error:
-            raise RecordError(f"its definition is damaged: {error}") from None
+        if configured is not None and text_of(configured) == bytes(self.definition):
+            definition = configured
+        else:
+            definition = _definition(self.definition)
         return App(
             self.name,
             self.epoch,
@@ -111,15 +113,22 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         )
 
 
-def definitions(
-    records: Mapping[str, Record], configured: Mapping[str, Application]
-) -> dict[str, Application]:
-    """The last good definitions, as far as records have them."""
-    found = {}
-    for name, record in records.items():
-        with contextlib.suppress(RecordError):  # which is told when it is resumed
-            found[name] = record.app(configured.get(name)).definition
-    return found
+class Kept(NamedTuple):
+    """What a record has kept: all that is in it, and the application with its definition."""
+
+    record: Record
+    app: App
+
+
+def _definition(text: msgspec.Raw) -> Application:
+    """The definition in a record. Raises RecordError: another version may have other keys."""
+    try:
+        return Application.model_validate(msgspec.json.decode(text))
+    except ValidationError as error:
+        wrong = [
+            f"{dotted(key)}: {why}" if key else why for key, why in explain(error, Application)
+        ]
+        raise RecordError(f"its definition cannot be used: {'; '.join(wrong)}") from None
 
 
 def text_of(definition: Application) -> bytes:
@@ -163,29 +172,32 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path(name))
 
-    def load(self) -> tuple[dict[str, Record], dict[str, str]]:
-        """The records of this boot by application, and what is wrong with those refused."""
-        records: dict[str, Record] = {}
+    def load(self, configured: Apps) -> tuple[dict[str, Kept], dict[str, str]]:
+        """What is kept of this boot by application, and what is wrong with the records refused.
+
+        ``configured`` are definitions that are known to be good.
+        """
+        found: dict[str, Kept] = {}
         refused: dict[str, str] = {}
         for name in self._names():
             path = self._path(name)
             try:
-                record = self._read(path)
+                kept = self._read(path, configured)
             except RecordError as error:
                 refused[name] = f"{_put_aside(path)}: {error}"
                 continue
-            if record is not None:
-                records[name] = record
+            if kept is not None:
+                found[name] = kept
             else:
                 self.forget(name)
-        return records, refused
+        return found, refused
 
-    def unreadable(self) -> dict[str, str]:
+    def unreadable(self, configured: Apps) -> dict[str, str]:
         """What is wrong with the records that `load` would refuse; nothing is changed."""
         wrong = {}
         for name in self._names():
             try:
-                self._read(self._path(name))
+                self._read(self._path(name), configured)
             except RecordError as error:
                 wrong[name] = str(error)
         return wrong
@@ -199,8 +211,8 @@ class Store:
             if entry.endswith(SUFFIX):
                 yield entry.removesuffix(SUFFIX)
 
-    def _read(self, path: str) -> Record | None:
-        """The record in a file; None if it is of an earlier boot. Raises RecordError."""
+    def _read(self, path: str, configured: Apps) -> Kept | None:
+        """What a file has kept; None if it is of an earlier boot. Raises RecordError."""
         try:
             with open(path, "rb") as file:
                 data = file.read()
@@ -213,11 +225,12 @@ class Store:
             if head.boot_id != self._boot_id:
                 return None
             record = msgspec.json.decode(data, type=Record)
+            app = record.app(configured.get(record.name))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise RecordError(f"it is damaged: {error}") from None
         if self._path(record.name) != path:
             raise RecordError(f"it speaks of '{record.name}'")
-        return record
+        return Kept(record, app)
 
     def _path(self, name: str) -> str:
         return os.path.join(self._directory, name + SUFFIX)
