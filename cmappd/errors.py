@@ -13,6 +13,10 @@ class ConfigError(CmappdError):
     """The configuration cannot be used; the text has a line for each problem."""
 
 
+class TransientError(ConfigError):
+    """It cannot be used now, for a want that may pass without an edit."""
+
+
 class LaunchError(CmappdError):
     """A program could not be executed."""
 

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterable
 from functools import partial
 
 from cmappd.core.config import Address, Config, Tls
-from cmappd.errors import CmappdError, ConfigError
+from cmappd.errors import CmappdError
 from cmappd.server.certificates import load_certificates
 from cmappd.server.connections import Connections, ControlConnection, ManagerConnection
 from cmappd.server.peer import Office
-from cmappd.system import tls
+from cmappd.system import files, tls
 from cmappd.system.handover import Handover
 
 BACKLOG = 1024
@@ -91,7 +91,7 @@ class Listeners:
             )
         except OSError as error:
             sock.close()
-            raise ConfigError(f"cannot listen on {path}: {error.strerror or error}") from error
+            raise files.cannot(f"listen on {path}", error) from error
         self._path = path
 
     def pause(self) -> None:

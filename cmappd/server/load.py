@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from cmappd.core.config import Application, Config, Parsed, Problem, Source, includes, parse, settle
-from cmappd.errors import ConfigError
+from cmappd.errors import ConfigError, TransientError
 from cmappd.system import files
 
 
@@ -18,15 +18,19 @@ class Loader:
         self.path = path
         self._parsed: Parsed | None = None
         self._config: Config | None = None
+        self._unread: ConfigError | None = None  # why the main file could not be read
         self._files: tuple[str, ...] = ()
         self._patterns: tuple[str, ...] = ()
 
     def load(self) -> Config:
         """What is in force now, with its problems.
 
-        Raises ConfigError, with a line for each problem, when nothing good was ever loaded.
+        Raises ConfigError, with a line for each problem, when nothing good was ever loaded, and
+        TransientError where the main file may be readable later.
         """
         sources, failures = self._read()
+        if self._config is None and isinstance(self._unread, TransientError):
+            raise self._unread
         self._parsed = parse(sources, failures, self._parsed)
         self._config = settle(self._config, self._parsed)
         return self._config
@@ -46,7 +50,7 @@ class Loader:
         """The main file and what it includes, and a problem for each that cannot be read."""
         sources: list[Source] = []
         failures: list[Problem] = []
-        _read_one(self.path, sources, failures)
+        self._unread = _read_one(self.path, sources, failures)
         # While the main file cannot be read, it still includes what it last did.
         self._patterns = includes(sources[0]) if sources else self._patterns
         included = self._included(failures)
@@ -80,12 +84,15 @@ def _directories_of(pattern: str) -> list[str]:
     return [*found, str(directory)]
 
 
-def _read_one(path: str, sources: list[Source], failures: list[Problem]) -> None:
+def _read_one(path: str, sources: list[Source], failures: list[Problem]) -> ConfigError | None:
+    """Read a file into the sources; or note why that failed, and return it."""
     try:
         files.check_trusted(path)
         sources.append(Source(path, files.read_text(path)))
     except ConfigError as error:
         failures.append(Problem(path, None, "", str(error)))
+        return error
+    return None
 
 
 def load(path: str) -> Config:

@@ -16,7 +16,7 @@ from typing import Any
 
 from cmappd import __version__
 from cmappd.core.config import Config
-from cmappd.errors import CmappdError, ConfigError
+from cmappd.errors import CmappdError, ConfigError, TransientError
 from cmappd.server.cgroups import open_cgroups
 from cmappd.server.connections import Connections
 from cmappd.server.listeners import Listeners
@@ -28,7 +28,7 @@ from cmappd.server.reload import Reloader
 from cmappd.server.shared import log
 from cmappd.server.shared.leftovers import find_leftovers
 from cmappd.server.shared.maintenance import Maintenances
-from cmappd.server.shared.store import Kept, Store
+from cmappd.server.shared.store import Kept, Store, definitions
 from cmappd.server.shared.world import TOLD_TO_END, World
 from cmappd.server.succession import Lock, hand_over
 from cmappd.server.upgrade import REHEARSE, Upgrader
@@ -43,7 +43,9 @@ from cmappd.system.tree import Forest
 from cmappd.system.watch import Watcher
 
 DEFAULT_CONFIG = "/etc/cmappd/cmappserver.toml"
-EX_CONFIG = 78  # sysexits.h: something was found in an unconfigured or misconfigured state
+# sysexits.h: something was found in an unconfigured or misconfigured state. systemd does not try
+# again after it.
+EX_CONFIG = 78
 SWEEP_INTERVAL = 2.0  # seconds between two looks for connections whose time is over
 OBSERVE_EVERY = 30  # sweeps between two looks at the trees, and at what could not be served
 
@@ -61,12 +63,10 @@ def main() -> None:
             rehearse(_paths(config).state_directory, _boot_id(), config)
             return
         asyncio.run(_serve(loader, config, given))
-    except ConfigError as error:
-        print(f"cmappserver: {error}", file=sys.stderr)
-        sys.exit(EX_CONFIG)
     except CmappdError as error:
         print(f"cmappserver: {error}", file=sys.stderr)
-        sys.exit(1)
+        final = isinstance(error, ConfigError) and not isinstance(error, TransientError)
+        sys.exit(EX_CONFIG if final else 1)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -88,8 +88,7 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
     loop.set_exception_handler(lambda _loop, context: _complain(world.log, context))
     signals = Signals(loop)
     signals.on(signal.SIGCHLD, world.reaper.reap)
-    last_good = {name: one.app.definition for name, one in kept.items()}
-    registry = Registry(world, loader.recall(last_good), kept)
+    registry = Registry(world, loader.recall(definitions(kept)), kept)
     reloader = Reloader(world, loader, registry)
     fate = _Fate(signals, registry, reloader)
     office = Office(world, registry, reloader, Upgrader(world, registry, fate.replace))

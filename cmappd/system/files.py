@@ -4,6 +4,7 @@ Nothing here imports more than the standard library's small modules: `cmappctl` 
 """
 
 import contextlib
+import errno
 import fcntl
 import fnmatch
 import glob
@@ -14,13 +15,20 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from cmappd.errors import ConfigError
+from cmappd.errors import ConfigError, TransientError
 
 READ_LIMIT = 16 * 1024 * 1024
 # As many as the kernel follows in one path (path_resolution(7)).
 MAX_SYMLINKS = 40
 # What editors and package managers leave beside the file that is meant.
 LEFTOVERS = (".*", "*~", "#*#", "*.swp", "*.rpmsave", "*.rpmnew", "*.rpmorig", "*.dpkg-*")
+# What a system is short of, or has lost, and may have again.
+TRANSIENT = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN),
+    }
+)
 
 
 class Paths(NamedTuple):
@@ -37,6 +45,12 @@ class Entry(NamedTuple):
 
     path: str
     status: os.stat_result
+
+
+def cannot(what: str, error: OSError) -> ConfigError:
+    """The error that says what the system has refused, and whether that may pass."""
+    kind = TransientError if error.errno in TRANSIENT else ConfigError
+    return kind(f"cannot {what}: {error.strerror or error}")
 
 
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
@@ -82,7 +96,7 @@ def read_text(path: str, limit: int = READ_LIMIT) -> str:
                 raise ConfigError(f"cannot read {path}: not a regular file")
             data = file.read(limit + 1)
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise cannot(f"read {path}", error) from error
     if len(data) > limit:
         raise ConfigError(f"cannot read {path}: larger than {limit} bytes")
     try:
@@ -153,7 +167,7 @@ def _way_to(path: str) -> list[Entry]:
                 continue
             target = os.readlink(step)
         except OSError as error:
-            raise ConfigError(f"cannot read {path}: {step}: {error.strerror}") from error
+            raise cannot(f"read {path}: {step}", error) from error
         links += 1
         if links > MAX_SYMLINKS:
             raise ConfigError(f"cannot read {path}: too many symbolic links at {step}")
@@ -230,7 +244,7 @@ def _check_listable(directory: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        raise ConfigError(f"cannot list {directory}: {error.strerror}") from error
+        raise cannot(f"list {directory}", error) from error
 
 
 def _is_leftover(path: str) -> bool:
@@ -283,7 +297,7 @@ def private_directory(path: str, mode: int = 0o700) -> None:
             os.chmod(path, mode)  # whatever the umask
         entry = Entry(path, os.lstat(path))
     except OSError as error:
-        raise ConfigError(f"cannot make directory {path}: {error.strerror}") from error
+        raise cannot(f"make directory {path}", error) from error
     problem = ""
     if not stat.S_ISDIR(entry.status.st_mode):
         problem = "not a directory; remove it"
@@ -298,13 +312,13 @@ def private_directory(path: str, mode: int = 0o700) -> None:
 def lock(path: str) -> int:
     """Hold `path` as a lock with our process id in it, for as long as the descriptor is open.
 
-    Raises ConfigError if another process holds it. The kernel frees it when the process ends,
-    however that happens (flock(2)).
+    Raises ConfigError; TransientError if another process holds it. The kernel frees it when the
+    process ends, however that happens (flock(2)).
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise ConfigError(f"cannot lock {path}: {error.strerror}") from error
+        raise cannot(f"lock {path}", error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(fd, 0)
@@ -312,11 +326,11 @@ def lock(path: str) -> int:
     except BlockingIOError as error:
         holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(fd)
-        raise ConfigError(
+        raise TransientError(
             f"cannot lock {path}: a cmappserver (pid {holder}) uses this state directory; "
             "end it, or configure another state directory"
         ) from error
     except OSError as error:
         os.close(fd)
-        raise ConfigError(f"cannot lock {path}: {error.strerror}") from error
+        raise cannot(f"lock {path}", error) from error
     return fd

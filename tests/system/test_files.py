@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cmappd.errors import ConfigError
+from cmappd.errors import ConfigError, TransientError
 from cmappd.system import files
 
 NOBODY = 12345
@@ -85,6 +85,13 @@ class TestReadText:
         with pytest.raises(ConfigError, match="not a regular file"):
             files.read_text(str(tmp_path / "fifo"))
         assert os.listdir("/proc/self/fd") == before
+
+    def test_what_may_pass_is_told_from_what_is_to_be_mended(self, tmp_path: Path) -> None:
+        with pytest.raises(TransientError, match="Input/output error"):
+            files.read_text("/proc/self/mem")
+        with pytest.raises(ConfigError) as caught:
+            files.read_text(str(tmp_path / "missing"))
+        assert not isinstance(caught.value, TransientError)
 
     def test_what_is_too_large(self, tmp_path: Path) -> None:
         path = tmp_path / "a.toml"

@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from cmappd.core import lifecycle
 from cmappd.core.config import Application
 from cmappd.core.lifecycle import App
-from cmappd.errors import ConfigError
 from cmappd.system import files, proc
 from cmappd.system.daemons import main_of
 from cmappd.system.marks import marked
@@ -37,7 +36,7 @@ def find_leftovers(state_directory: str, epoch: str, recorded: Iterable[str]) ->
     try:
         files.write_atomic(path, "".join(f"{one}\n" for one in epochs).encode())
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+        raise files.cannot(f"write {path}", error) from error
     return left
 
 
