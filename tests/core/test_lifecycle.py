@@ -639,6 +639,17 @@ def test_the_late_end_of_the_main_process_is_not_that_of_stop_after() -> None:
     assert (life.phase(), life.outcome.status) == (Phase.STOPPED, CODE_0)
 
 
+def test_the_time_of_stop_after_begins_when_it_is_launched() -> None:
+    """Which may be long after it should have been, where a crash came between."""
+    life = running(definition(commands=(0, 0, 1), stop_timeout=30.0))
+    life.at(110.0, Stop(Cause.MANAGER))
+    assert life.at(110.1, Gone(FIRST)) == (Spawn(FIRST, Part.AFTER),)
+    life.at(500.0, Launched(FIRST, 43, Part.AFTER))
+    assert (life.phase(), life.app.deadline) == (Phase.STOPPING, 530.0)
+    assert life.time_is(530.0) == (Destroy(FIRST),)
+    assert life.phase() is Phase.KILLING
+
+
 def test_a_tree_found_empty_before_stop_command_was_launched_is_not_the_end() -> None:
     life = running(definition(commands=(0, 1, 0)))
     life.at(110.0, Stop(Cause.MANAGER))

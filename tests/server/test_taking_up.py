@@ -121,6 +121,43 @@ def test_a_start_command_that_goes_on_is_waited_for(tmp_path: Path) -> None:
         assert status.last.detail == "start.command ended with exit code 3"
 
 
+def test_a_stop_after_that_was_not_launched_any_more_is_launched_then(tmp_path: Path) -> None:
+    """As when the server is killed between the record and the launch, and comes back late."""
+    stop = {"after": ["/bin/sh", "-c", "echo cleaned"]}
+    text = shell("db", "exec sleep 600", autostart=True, stop=stop)
+    with Guest(tmp_path, text).started() as guest:
+        before = running(guest)
+        guest.kill()
+        os.kill(before.pid or 0, signal.SIGKILL)
+        wait_for(lambda: not exists(before.pid or 0))
+        content = json.loads(record(guest).read_text())
+        content |= {"goal": "down", "phase": "stopping", "deadline": time.monotonic()}
+        content["run"] |= {"part": "stop.after", "ending": "operator"}
+        record(guest).write_text(json.dumps(content))
+        guest.start()
+        guest.control().wait_app("db", lambda status: status.phase == "stopped")
+        assert (tmp_path / "db.log").read_text() == "cleaned\n"
+        assert "stop.after ended with" not in guest.log()
+
+
+def test_a_stop_after_whose_end_nobody_saw_is_run_once_more(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    stop = {"after": ["/bin/sh", "-c", "echo cleaned; " + waiting_for(go)], "timeout": "20s"}
+    text = shell("db", "exec sleep 600", autostart=True, stop=stop)
+    with Guest(tmp_path, text).started() as guest:
+        running(guest)
+        admin = guest.control()
+        admin.send(Stop(admin.next(), "db"))
+        wait_for(lambda: "cleaned" in (tmp_path / "db.log").read_text())
+        guest.kill()
+        go.touch()
+        wait_for(lambda: not guest.app_pids())
+        guest.start()
+        guest.control().wait_app("db", lambda status: status.phase == "stopped")
+        assert (tmp_path / "db.log").read_text() == "cleaned\n" * 2
+        assert "stop.after is run once more" in guest.log()
+
+
 def test_no_dead_process_is_shown_while_stop_after_runs(tmp_path: Path) -> None:
     go = tmp_path / "go"
     stop = {"after": ["/bin/sh", "-c", waiting_for(go)], "timeout": "20s"}

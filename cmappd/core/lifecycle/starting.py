@@ -108,8 +108,11 @@ def launched(app: App, event: Launched, now: float) -> Step:
     return starting(app, replace(run, started=now), now), ()
 
 
-def launched_too_late(app: App, event: Launched, _now: float) -> Step:
+def launched_too_late(app: App, event: Launched, now: float) -> Step:
     run = replace(live_run(app), launched=True)
+    if event.part is Part.AFTER and app.phase is Phase.STOPPING:
+        # Its time begins with it: it may have been launched once more, after a crash.
+        return enter(app, Phase.STOPPING, now + app.definition.stop.timeout, run), ()
     if event.part is Part.MAIN and run.kind == "simple":
         run = replace(run, pid=event.pid)
     app = replace(app, run=run)

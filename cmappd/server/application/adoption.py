@@ -26,7 +26,7 @@ def resume(runner: Runner, app: App, main: Identity | None, asking: Identity | N
         return  # nothing of it runs
     runner.output.resume(app.definition)
     if run.part is Part.AFTER:
-        _resume_after(runner, run.id)
+        _resume_after(runner, app, run.id)
         return
     members = _given_back(runner, run.id)
     noted = main is not None
@@ -77,16 +77,22 @@ def _go_on_asking(runner: Runner, run: str, asking: Identity | None) -> None:
     runner.deaths.watch(run, Part.STOP, asking)
 
 
-def _resume_after(runner: Runner, run: str) -> None:
-    """stop.after was under way: it is watched to its end, if it has not come yet."""
+def _resume_after(runner: Runner, app: App, run: str) -> None:
+    """stop.after was under way, or about to be: it is watched to its end, or run once more."""
     tree = tree_of(run, Part.AFTER)
     rest = _given_back(runner, tree)
     process = main_of(rest)
-    if process is None:
+    if process is not None:
+        runner.world.forest.adopt(tree, process, rest)
+        runner.deaths.watch(run, Part.AFTER, process)
+    elif app.phase is Phase.STOPPING and app.definition.stop.after is not None:
+        log = runner.world.log_of(runner.name)
+        log.info("%s is run once more: nobody saw whether it has come to its end", Part.AFTER)
+        # Not before SIGTERM is heeded.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(runner.spawn, run, Part.AFTER, app.definition)
+    else:
         runner.deaths.ended(run, Part.AFTER, ExitStatus())
-        return
-    runner.world.forest.adopt(tree, process, rest)
-    runner.deaths.watch(run, Part.AFTER, process)
 
 
 def _adopt(runner: Runner, app: App, run: Run, main: Identity, members: list[Identity]) -> None:
