@@ -10,6 +10,7 @@ from collections.abc import Callable
 from cmappd import __version__
 from cmappd.core.messages import Done, Refused
 from cmappd.errors import CmappdError
+from cmappd.server.application.sidetrees import SideTrees
 from cmappd.server.registry import Registry
 from cmappd.server.rehearsal import Rehearsed, answer_of
 from cmappd.server.shared.world import World
@@ -61,7 +62,11 @@ class Upgrader:
         command = own_command(REHEARSE)
         spec = Launch(command, None, dict(os.environ), None, None, None, None, output=-1)
         result = await probe(
-            spec, mark, REHEARSAL_LIMIT, reaper=self._world.reaper, forest=self._world.forest
+            spec,
+            mark,
+            REHEARSAL_LIMIT,
+            reaper=self._world.reaper,
+            trees=SideTrees(self._world, "cmappserver"),
         )
         if not result.passed:
             raise UpgradeError(f"the program on disk {result.detail}: {result.output.strip()}")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cmappd.errors import CmappdError, ConfigError
-from cmappd.system.marks import RUN
+from cmappd.system.marks import run_in
 from cmappd.system.proc import Identity, children, last_pid, read_stat
 from cmappd.system.process import send
 
@@ -66,7 +66,7 @@ class Cgroup:
 
     @property
     def run(self) -> str:
-        return os.path.basename(self.path).removeprefix(RUN)
+        return run_in(os.path.basename(self.path))
 
     def add(self, pid: int) -> bool:
         """Move a process here, with all its threads; False if there is none.

@@ -2,7 +2,7 @@
 
     BASE/               the cgroup that we were started in, or the one delegated to us
         cmappd-NAME/    one for each state directory
-            app-RUN/    one for each run
+            app-RUN/    one for each run, and app-RUN:KIND/ for what runs beside it
             server/     this process, while limits are used: see `Hierarchy.enable`
 
 Cgroups are optional: `open_hierarchy` says in a sentence why they cannot be used.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from cmappd.errors import CmappdError, ConfigError
 from cmappd.system.cgroup import KEYS, Cgroup, Resources, pids, read, write
 from cmappd.system.cgroupfs import own_cgroup, top
-from cmappd.system.marks import HIERARCHY, RUN
+from cmappd.system.marks import HIERARCHY, RUN, folder_of
 from cmappd.system.proc import read_stat
 
 _SERVER = "server"
@@ -42,12 +42,21 @@ class Hierarchy:
 
     def create(self, run: str) -> Cgroup:
         """The cgroup of a run that has none yet. Raises CmappdError."""
-        path = f"{self.path}/{RUN}{run}"
+        path = self.find(run).path
         try:
             os.mkdir(path)
         except OSError as error:
             raise CmappdError(f"cannot make the cgroup {path}: {error.strerror}") from error
         return Cgroup(path)
+
+    def ensure(self, run: str) -> Cgroup:
+        """The cgroup of a tree that may have one already. Raises CmappdError."""
+        found = self.find(run)
+        return found if os.path.isdir(found.path) else self.create(run)
+
+    def find(self, run: str) -> Cgroup:
+        """The cgroup of a run, or of a tree beside it; it need not be there."""
+        return Cgroup(f"{self.path}/{folder_of(run)}")
 
     def leftovers(self) -> list[Cgroup]:
         """The cgroups in use, before the first `create` those that earlier servers have left.

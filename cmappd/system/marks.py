@@ -8,10 +8,20 @@ import os
 
 from cmappd.system.proc import Identity, environment, pids, read_stat
 
-# The names of cgroups: /…/cmappd-NAME/app-RUN.
+# The names of cgroups: /…/cmappd-NAME/app-RUN, and app-RUN:KIND for a tree beside that of a run.
 HIERARCHY, RUN = "cmappd-", "app-"
 MARK = "CMAPPD_RUN"
 _MARK = b"\0" + MARK.encode() + b"="
+
+
+def folder_of(run: str) -> str:
+    """The name of the cgroup of a run, or of a tree beside it, such as ``RUN/health``."""
+    return RUN + run.replace("/", ":")  # which no name of an application has
+
+
+def run_in(folder: str) -> str:
+    """The run, or the tree beside it, whose cgroup has this name."""
+    return folder.removeprefix(RUN).replace(":", "/")
 
 
 def marked() -> dict[str, list[Identity]]:
@@ -43,8 +53,8 @@ def cgroup_of(pid: int) -> str | None:
         return None
     path = next((line[3:] for line in lines if line.startswith("0::")), "")
     server, _, inside = path.rpartition(f"/{HIERARCHY}")[2].partition("/")
-    run = inside.partition("/")[0]
-    return run.removeprefix(RUN) if server != path and run.startswith(RUN) else None
+    folder = inside.partition("/")[0]
+    return run_in(folder) if server != path and folder.startswith(RUN) else None
 
 
 def mark_of(pid: int) -> str | None:

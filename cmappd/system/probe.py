@@ -1,8 +1,8 @@
 """One health check by command: run it, time it, leave nothing of it behind."""
 
 import asyncio
+import contextlib
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -10,7 +10,7 @@ from typing import Protocol
 from cmappd.core.state import ExitStatus
 from cmappd.core.wording import status_text
 from cmappd.errors import LaunchError
-from cmappd.system.process import Identity, Launch, launch
+from cmappd.system.process import Identity, Launch
 
 OUTPUT_LIMIT = 4096  # bytes kept of what a check printed: the last ones
 _CHUNK = 65536  # what a pipe holds, and what one turn of the loop may cost
@@ -24,13 +24,13 @@ class Reaper(Protocol):
     def watch(self, pid: int, callback: Callable[[ExitStatus], None]) -> None: ...
 
 
-class Forest(Protocol):
-    """Whoever knows the process trees."""
+class Trees(Protocol):
+    """Whoever knows the process trees of checks."""
 
-    def plant(self, run: str, main: Identity) -> None: ...
-    def fell(self, run: str) -> None: ...
-    def empty(self, run: str) -> bool: ...
-    def signal(self, run: str, signum: int, whole: bool) -> int: ...
+    def launch(self, tree: str, spec: Launch) -> Identity: ...
+    def empty(self, tree: str) -> bool: ...
+    def kill(self, tree: str) -> None: ...
+    def fell(self, tree: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +70,29 @@ class _Tail:
 
 
 async def probe(
-    spec: Launch, run: str, limit: float, *, reaper: Reaper, forest: Forest
+    spec: Launch, tree: str, limit: float, *, reaper: Reaper, trees: Trees
 ) -> ProbeResult:
     """Run a check to the end of its main process, for at most ``limit`` seconds.
 
-    ``run`` names the check's own process tree, which is killed when the main process has
+    ``tree`` names the check's own process tree, which is killed when the main process has
     ended, when the time is over, and when this task is cancelled. ``spec.environment``
     should carry it as the run mark, not the application's run, or a daemon of the check
     counts as the application's. ``spec.output`` is not used. Never raises for what the
     check does; a check that cannot be launched has failed.
     """
-    if not await _clear(run, forest, limit=0):
+    if not await _clear(tree, trees, limit):  # of one that an earlier cmappserver has left
         return ProbeResult(False, "could not start: the one before cannot be killed", "")
     try:
-        main, tail = _start(spec)
+        main, tail = _start(tree, spec, trees)
     except (LaunchError, OSError) as error:
         return ProbeResult(False, f"could not start: {error}", "")
     ended: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
     reaper.watch(main.pid, ended.set_result)
-    forest.plant(run, main)
     try:
         in_time, _ = await asyncio.wait({ended}, timeout=limit)
     finally:
         output = tail.close()
-        gone = await _clear(run, forest, limit=_KILL_TIMEOUT)
+        gone = await _clear(tree, trees, limit=_KILL_TIMEOUT)
     if not in_time:
         killed = "was killed" if gone else "cannot be killed"
         return ProbeResult(False, f"gave no answer within {limit:g}s and {killed}", output)
@@ -102,11 +101,11 @@ async def probe(
     return ProbeResult(passed, "passed" if passed else f"ended with {status_text(status)}", output)
 
 
-def _start(spec: Launch) -> tuple[Identity, _Tail]:
+def _start(tree: str, spec: Launch, trees: Trees) -> tuple[Identity, _Tail]:
     reading, writing = os.pipe()
     tail = _Tail(reading)
     try:
-        return launch(replace(spec, output=writing)), tail
+        return trees.launch(tree, replace(spec, output=writing)), tail
     except BaseException:
         tail.close()
         raise
@@ -114,7 +113,7 @@ def _start(spec: Launch) -> tuple[Identity, _Tail]:
         os.close(writing)
 
 
-async def _clear(run: str, forest: Forest, limit: float) -> bool:
+async def _clear(tree: str, trees: Trees, limit: float) -> bool:
     """Kill a tree until it is gone, and forget it; False if it would not go in time.
 
     The first SIGKILL is sent before anything is awaited, so that even a second cancellation
@@ -122,10 +121,18 @@ async def _clear(run: str, forest: Forest, limit: float) -> bool:
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + limit
-    while not forest.empty(run):
-        forest.signal(run, signal.SIGKILL, whole=True)
+    while not _killed(tree, trees):
         if loop.time() >= deadline:
             return False
         await asyncio.sleep(_KILL_INTERVAL)
-    forest.fell(run)
+    trees.fell(tree)
     return True
+
+
+def _killed(tree: str, trees: Trees) -> bool:
+    """Whether nobody is left of a tree; who is, is sent SIGKILL."""
+    with contextlib.suppress(OSError):  # no free descriptor to look with: once more, then
+        if trees.empty(tree):
+            return True
+        trees.kill(tree)
+    return False

@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,6 +139,75 @@ def test_the_cgroup_goes_with_the_run(tmp_path: Path) -> None:
         assert not folder.exists()
         guest.stop()
         assert not folder.parent.exists()
+
+
+# What this leaves behind has nothing by which it is known, by when its pid is in a file.
+LEAVES = "touch {0}/left; before=$(wc -l <{0}/left); "
+LEAVES += "env -i setsid /bin/sh -c 'echo $$ >>{0}/left; exec sleep 600' >/dev/null 2>&1 & "
+LEAVES += "until [ $(wc -l <{0}/left) -gt $before ]; do sleep 0.01; done"
+
+
+def left(folder: Path, count: int = 1) -> list[int]:
+    """The pids of what was left behind, once there are so many."""
+    path = folder / "left"
+
+    def pids() -> list[int]:
+        found = path.read_text().split("\n")[:-1] if path.exists() else []
+        return list(map(int, found)) if len(found) >= count else []
+
+    return wait_for(pids)
+
+
+def test_what_a_check_leaves_ends_with_the_check(tmp_path: Path) -> None:
+    health = {"command": ["/bin/sh", "-c", LEAVES.format(tmp_path)], "interval": "100ms"}
+    with Guest(
+        tmp_path, shell("db", "exec sleep 600", autostart=True, health=health)
+    ).started() as guest:
+        first, second, *_ = left(tmp_path, 3)
+        assert not alive(first)
+        assert not alive(second)
+        admin = guest.control()
+        run = admin.app("db").run
+        assert folders(f"app-{run}:health")
+        assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+        assert not [pid for pid in left(tmp_path) if alive(pid)]
+        assert not folders(f"app-{run}*")
+
+
+def test_what_stop_after_leaves_is_somebody(tmp_path: Path) -> None:
+    stop = {"after": ["/bin/sh", "-c", LEAVES.format(tmp_path)], "timeout": "1s"}
+    with Guest(
+        tmp_path, shell("db", "exec sleep 600", autostart=True, stop=stop)
+    ).started() as guest:
+        guest.control().wait_app("db", lambda status: status.phase == "running")
+        admin = guest.control()
+        run = admin.app("db").run
+        admin.send(Stop(seq := admin.next(), "db"))
+        (pid,) = left(tmp_path)
+        assert cgroup_of(pid) == f"{run}/after"
+        assert isinstance(admin.answer(seq), Done)
+        assert not alive(pid)
+        assert not folders(f"app-{run}*")
+
+
+def test_what_a_check_has_left_ends_after_a_crash(tmp_path: Path) -> None:
+    script = f"[ -e {tmp_path}/left ] || {{ {LEAVES.format(tmp_path)}; sleep 600; }}"
+    health: dict[str, Any] = {"command": ["/bin/sh", "-c", script], "interval": "100ms"}
+    health["timeout"] = "100s"
+    with Guest(
+        tmp_path, shell("db", "exec sleep 600", autostart=True, health=health)
+    ).started() as guest:
+        (pid,) = left(tmp_path)
+        wait_for(lambda: cgroup_of(pid))
+        guest.kill()
+        assert alive(pid)
+        guest.start()
+        status = guest.control().wait_app("db", lambda status: status.health == "healthy")
+        assert not alive(pid)
+        assert status.phase == "running"
+        admin = guest.control()
+        assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
+        assert not folders(f"app-{status.run}*")
 
 
 def folders(name: str) -> list[Path]:

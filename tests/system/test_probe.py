@@ -9,7 +9,7 @@ import pytest
 from cmappd.system.marks import marked
 from cmappd.system.probe import OUTPUT_LIMIT, ProbeResult, probe
 from cmappd.system.proc import children
-from cmappd.system.process import Launch
+from cmappd.system.process import Identity, Launch, launch
 from cmappd.system.reaper import Reaper
 from cmappd.system.signals import Signals
 from cmappd.system.tree import Forest
@@ -19,14 +19,31 @@ from .conftest import Scripts, until
 RUN = "r/health"
 
 
+class Trees:
+    """Those of a forest, without cgroups."""
+
+    def __init__(self, forest: Forest) -> None:
+        self.empty, self.fell = forest.empty, forest.fell
+        self._forest = forest
+
+    def launch(self, tree: str, spec: Launch) -> Identity:
+        main = launch(spec)
+        self._forest.plant(tree, main)
+        return main
+
+    def kill(self, tree: str) -> None:
+        self._forest.signal(tree, signal.SIGKILL, whole=True)
+
+
 class Clinic:
     def __init__(self) -> None:
         self.orphans: list[int] = []
         self.reaper = Reaper(self.orphans.append)
         self.forest = Forest()
+        self.trees = Trees(self.forest)
 
     def check(self, spec: Launch, limit: float = 20.0) -> Coroutine[Any, Any, ProbeResult]:
-        return probe(spec, RUN, limit, reaper=self.reaper, forest=self.forest)
+        return probe(spec, RUN, limit, reaper=self.reaper, trees=self.trees)
 
     async def attached(self, work: Coroutine[Any, Any, ProbeResult]) -> ProbeResult:
         loop = asyncio.get_running_loop()
@@ -116,7 +133,7 @@ def test_cancelling_kills_the_tree(scripts: Scripts, clinic: Clinic) -> None:
 
     async def cancel() -> None:
         task = asyncio.create_task(
-            clinic.attached(probe(spec, run, 20, reaper=clinic.reaper, forest=clinic.forest))
+            clinic.attached(probe(spec, run, 20, reaper=clinic.reaper, trees=clinic.trees))
         )
         while not ready.exists():
             await asyncio.sleep(0.005)
@@ -160,7 +177,7 @@ def test_no_check_beside_one_that_cannot_be_killed(scripts: Scripts, clinic: Cli
         first = asyncio.create_task(clinic.check(scripts.launch("/bin/sleep", "60")))
         while clinic.forest.empty(RUN):
             await asyncio.sleep(0)
-        second = await clinic.check(scripts.sh("exit 0"))
+        second = await clinic.check(scripts.sh("exit 0"), limit=0.1)
         first.cancel()
         while not first.done():
             clinic.reaper.reap()
@@ -187,7 +204,7 @@ def test_many_at_once_do_not_wait_for_each_other(scripts: Scripts, clinic: Clini
                 f"r{number}/health",
                 30,
                 reaper=clinic.reaper,
-                forest=clinic.forest,
+                trees=clinic.trees,
             )
             for number in range(30)
         ]

@@ -8,8 +8,8 @@ from cmappd.core.events import Exited, Launched, Notified, NotLaunched
 from cmappd.core.lifecycle import App, Run
 from cmappd.core.sd_notify import Notification
 from cmappd.core.state import ExitStatus, Part, Phase
-from cmappd.server.application.deathwatch import tree_of
 from cmappd.server.application.runner import Runner
+from cmappd.server.application.sidetrees import health_tree, tree_of
 from cmappd.system.daemons import main_of
 from cmappd.system.proc import exists
 from cmappd.system.process import Identity, send
@@ -108,11 +108,12 @@ def _adopt(runner: Runner, app: App, run: Run, main: Identity, members: list[Ide
 def _given_back(runner: Runner, run: str) -> list[Identity]:
     """The processes that were found of a run, and those known by their output only.
 
-    A health check that was under way is nobody's any more.
+    A health check that was under way is nobody's any more, and nor is what it has left.
     """
     leftovers = runner.world.leftovers
     runs = leftovers.pop(runner.name, {})
-    for checking in runs.pop(f"{run}/health", []):
+    runner.beside.kill(health_tree(run))
+    for checking in runs.pop(health_tree(run), []):
         with contextlib.suppress(PermissionError):
             send(checking, signal.SIGKILL)
     members = [one for key in (run, "") for one in runs.pop(key, [])]

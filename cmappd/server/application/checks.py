@@ -11,6 +11,7 @@ from cmappd.core.lifecycle.app import CHECKED_PHASES
 from cmappd.core.url import parse_url
 from cmappd.errors import CmappdError
 from cmappd.server.application.launches import launch_of
+from cmappd.server.application.sidetrees import SideTrees, health_tree
 from cmappd.server.shared.world import World
 from cmappd.system import limits
 from cmappd.system.netprobe import HttpCheck, http_probe, tcp_probe
@@ -22,12 +23,32 @@ SUMMARY = 200  # characters of what a check printed, in a line of the log
 class Checks:
     """One check at a time; its end is posted, and its output kept."""
 
-    __slots__ = ("_name", "_post", "_task", "_unable", "_world", "failure", "output")
+    __slots__ = (
+        "_cleared",
+        "_name",
+        "_post",
+        "_task",
+        "_trees",
+        "_unable",
+        "_world",
+        "failure",
+        "output",
+    )
 
-    def __init__(self, world: World, name: str, post: Callable[[Checked], None]) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        trees: SideTrees,
+        post: Callable[[Checked], None],
+        cleared: Callable[[str], None],
+    ) -> None:
+        """``cleared`` is called when nothing is left of a check of this run, however it ended."""
         self._world = world
         self._name = name
+        self._trees = trees
         self._post = post
+        self._cleared = cleared
         self._task: asyncio.Task[None] | None = None
         self._unable = False  # the last one could not be made, and the log says so
         self.output = ""  # of the last one of this run
@@ -39,7 +60,7 @@ class Checks:
 
     async def _run(self, run: str, definition: Application) -> None:
         try:
-            result = await check(self._world, self._name, run, definition)
+            result = await check(self._world, self._trees, self._name, run, definition)
             if not result.passed:
                 # What fails while we have no descriptor to spare says nothing of the application.
                 limits.check_spare_descriptors()
@@ -47,6 +68,8 @@ class Checks:
         except Exception as error:  # noqa: BLE001  without its end there is no next one
             self._not_made(run, error)
             return
+        finally:
+            self._cleared(run)
         self._unable = False
         self.output = result.output
         self._post(Checked(run, result.passed, result.detail))
@@ -80,7 +103,9 @@ def _in_a_line(result: ProbeResult) -> str:
     return "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 
-async def check(world: World, app: str, run: str, definition: Application) -> ProbeResult:
+async def check(
+    world: World, trees: SideTrees, app: str, run: str, definition: Application
+) -> ProbeResult:
     """Check the health of a run; never raises for what comes of it."""
     health = definition.health
     assert health is not None, "the lifecycle asks for what is defined"
@@ -95,7 +120,7 @@ async def check(world: World, app: str, run: str, definition: Application) -> Pr
         address = Address.parse(health.tcp)
         return await tcp_probe(address.host, address.port, health.timeout)
     assert health.command is not None, "one of the three is there"
-    mark = f"{run}/health"
+    mark = health_tree(run)
     try:
         spec = launch_of(app, mark, definition, health.command, output=-1)
     except CmappdError as error:
@@ -104,4 +129,4 @@ async def check(world: World, app: str, run: str, definition: Application) -> Pr
     # together, and so be due together for ever after.
     async with world.turn:
         await asyncio.sleep(0)
-    return await probe(spec, mark, health.timeout, reaper=world.reaper, forest=world.forest)
+    return await probe(spec, mark, health.timeout, reaper=world.reaper, trees=trees)

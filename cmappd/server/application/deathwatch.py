@@ -14,24 +14,35 @@ from cmappd.core.events import Event, Exited, Gone
 from cmappd.core.state import ExitStatus, Part
 from cmappd.core.wording import status_text
 from cmappd.server.application.confinement import Confinement
+from cmappd.server.application.sidetrees import SideTrees, health_tree, tree_of
 from cmappd.server.shared.world import World
 from cmappd.system.pidwatch import PidWatch
 from cmappd.system.proc import read_stat
 from cmappd.system.process import Identity
 
-FOREIGN_LOOK = 0.25  # seconds between two looks at what is left of an earlier server's run
+LOOK = 0.25  # seconds between two looks at what nothing tells us of
 
 
 class Deathwatch:
     """Posts Exited when a command has ended, and Gone when nothing is left of its tree."""
 
-    __slots__ = ("_confinement", "_hear", "_main", "_name", "_pidwatches", "_post", "_world")
+    __slots__ = (
+        "_beside",
+        "_confinement",
+        "_hear",
+        "_main",
+        "_name",
+        "_pidwatches",
+        "_post",
+        "_world",
+    )
 
     def __init__(
         self,
         world: World,
         name: str,
         confinement: Confinement,
+        beside: SideTrees,
         post: Callable[[Event], None],
         hear: Callable[[], None],
     ) -> None:
@@ -39,6 +50,7 @@ class Deathwatch:
         self._world = world
         self._name = name
         self._confinement = confinement
+        self._beside = beside
         self._post = post
         self._hear = hear
         self._main: Identity | None = None  # whose end is that of the command, as a part
@@ -65,7 +77,7 @@ class Deathwatch:
             self.ended(run, part, ExitStatus())
         except OSError:  # no free descriptor
             loop = asyncio.get_running_loop()
-            loop.call_later(FOREIGN_LOOK, self._try_again, run, part, process)
+            loop.call_later(LOOK, self._try_again, run, part, process)
         else:
             self._pidwatches[part] = watch
 
@@ -88,10 +100,7 @@ class Deathwatch:
             text = status_text(status) or "an unknown status"
             self._world.log_of(self._name).warning("%s ended with %s", part, text)
         kills = self._confinement.oom_kills  # before the cgroup goes
-        try:
-            empty = self._is_empty(run, part)
-        except OSError:  # of /proc, without a free descriptor: it will be looked at again
-            empty = False
+        empty = self.is_gone(run, part)
         if empty:
             self._over(run, part)
         else:
@@ -102,14 +111,24 @@ class Deathwatch:
         """A command has ended, and the rest of the tree has not: have the end of that posted."""
         tree = tree_of(run, part)
         self._world.lingering[tree] = lambda: self.look_again(run, part)
-        if self._world.forest.is_foreign(tree):
-            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run, part)
+        if self._is_untold(tree):
+            asyncio.get_running_loop().call_later(LOOK, self._keep_looking, run, part)
 
     def _keep_looking(self, run: str, part: Part) -> None:
-        """Orphans of an earlier cmappserver are not ours to wait for: no signal tells their end."""
         self.look_again(run, part)
-        if tree_of(run, part) in self._world.lingering:
-            asyncio.get_running_loop().call_later(FOREIGN_LOOK, self._keep_looking, run, part)
+        tree = tree_of(run, part)
+        if tree in self._world.lingering and self._is_untold(tree):
+            asyncio.get_running_loop().call_later(LOOK, self._keep_looking, run, part)
+
+    def _is_untold(self, tree: str) -> bool:
+        """Whether no signal tells of the end of what is left: orphans of an earlier cmappserver
+        are not ours to wait for, nor is who is in a cgroup only. In doubt it is.
+        """
+        forest = self._world.forest
+        try:
+            return forest.is_foreign(tree) or forest.empty(tree)
+        except OSError:
+            return True
 
     def look_again(self, run: str, part: Part) -> None:
         """Look whether anybody is left of a tree whose command has ended."""
@@ -118,34 +137,46 @@ class Deathwatch:
 
     def settle_or_linger(self, run: str) -> None:
         """Look whether anybody is left of the run, after a signal to it."""
-        self._settle(run, Part.MAIN)
-        # A oneshot of an earlier cmappserver: nothing tells of its end but looking.
-        if self._world.forest.is_foreign(run) and run not in self._world.lingering:
+        if self._settle(run, Part.MAIN) or run in self._world.lingering:
+            return
+        # A oneshot, which has ended before: nothing tells of its end but looking.
+        if self._is_untold(run):
             self.linger(run, Part.MAIN)
 
-    def _settle(self, run: str, part: Part) -> None:
+    def _settle(self, run: str, part: Part) -> bool:
         """Post that nothing is left, where that is so."""
-        if self._is_empty(run, part):
-            self._over(run, part)
-            self._post(Gone(run, part))
+        if not self.is_gone(run, part):
+            return False
+        self._over(run, part)
+        self._post(Gone(run, part))
+        return True
 
     def is_gone(self, run: str, part: Part) -> bool:
-        """Whether what was posted still holds: another command may have been launched since."""
+        """Whether nothing is left of a tree, as far as can be seen; also after that was posted,
+        as another command may have been launched since.
+        """
         try:
             return self._is_empty(run, part)
-        except OSError:
+        except OSError:  # of /proc, without a free descriptor: it will be looked at again
             return False
 
     def _is_empty(self, run: str, part: Part) -> bool:
-        """Whether nobody is left, by both accounts: a process can be moved out of a cgroup."""
-        if not self._world.forest.empty(tree_of(run, part)):
-            return False
-        return part is Part.AFTER or self._confinement.empty
+        """Whether nobody is left, by both accounts: a process can be moved out of a cgroup. A
+        health check that is being killed is somebody.
+        """
+        if part is Part.AFTER:
+            return self._beside.empty(tree_of(run, part))
+        alone = self._world.forest.empty(run) and self._confinement.empty
+        return alone and self._beside.empty(health_tree(run))
 
     def _over(self, run: str, part: Part) -> None:
         self._world.lingering.pop(tree_of(run, part), None)
-        self._world.forest.fell(tree_of(run, part))
+        if part is Part.AFTER:
+            self._beside.remove(tree_of(run, part))
+            return
+        self._world.forest.fell(run)
         self._confinement.remove()
+        self._beside.remove(health_tree(run))
 
     def close(self) -> None:
         """Watch no more."""
@@ -156,8 +187,3 @@ class Deathwatch:
 def _is_our_child(process: Identity) -> bool:
     stat = read_stat(process.pid)
     return stat is not None and stat.identity == process and stat.ppid == os.getpid()
-
-
-def tree_of(run: str, part: Part) -> str:
-    """The tree, and the mark, of a command: stop.after runs when the run's own tree is gone."""
-    return f"{run}/after" if part is Part.AFTER else run

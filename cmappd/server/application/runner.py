@@ -16,15 +16,16 @@ from cmappd.core.state import Part
 from cmappd.errors import CmappdError, LaunchError
 from cmappd.server.application.checks import Checks
 from cmappd.server.application.confinement import Confinement
-from cmappd.server.application.deathwatch import Deathwatch, tree_of
+from cmappd.server.application.deathwatch import Deathwatch
 from cmappd.server.application.launches import launch_of
 from cmappd.server.application.notices import Notices
 from cmappd.server.application.output import Output
 from cmappd.server.application.search import Search
+from cmappd.server.application.sidetrees import SideTrees, health_tree, tree_of
 from cmappd.server.shared.leftovers import still_left, still_there
 from cmappd.server.shared.world import World
 from cmappd.system.proc import alive, exists, read_stat
-from cmappd.system.process import Identity, Launch, launch
+from cmappd.system.process import Identity, Launch
 
 DETAIL_LENGTH = 1000
 MOST_SURVIVORS = 100
@@ -39,6 +40,7 @@ class Runner:
         "_main_is_known",
         "_search",
         "asking",
+        "beside",
         "checks",
         "confinement",
         "deaths",
@@ -59,9 +61,13 @@ class Runner:
         self.asking: Identity | None = None  # the process of the last stop.command
         self.confinement = Confinement(world, name)
         self.output = Output(world, name)
-        self.checks = Checks(world, name, post)
+        self.beside = SideTrees(world, name)
         self.notices = Notices(world, name, self._told)
-        self.deaths = Deathwatch(world, name, self.confinement, post, self.notices.drain)
+        self.deaths = Deathwatch(
+            world, name, self.confinement, self.beside, post, self.notices.drain
+        )
+        checked = partial(self.deaths.look_again, part=Part.MAIN)
+        self.checks = Checks(world, name, self.beside, post, checked)
         self._search = Search(world.forest)
         self._main_is_known = False
 
@@ -95,7 +101,7 @@ class Runner:
             if part is Part.MAIN:
                 spec = self._with_notices(run, spec, definition)
             if part is Part.AFTER:  # its tree is not the run's
-                return launch(spec)
+                return self.beside.launch(tree_of(run, part), spec, gated=True)
             return self.confinement.launch(run, part, spec, definition)
         finally:
             os.close(output)
@@ -111,8 +117,8 @@ class Runner:
         if part is Part.STOP:
             forest.join(run, process)
             self.asking = process
-        else:
-            forest.plant(tree_of(run, part), process)
+        elif part is not Part.AFTER:
+            forest.plant(run, process)
         forest.know_output(tree_of(run, part), self.output.fifo)
         if part in (Part.START, Part.MAIN):
             self.main = process
@@ -175,7 +181,8 @@ class Runner:
     def destroy(self, run: str) -> None:
         """Send SIGKILL to all that lives of the run."""
         self.confinement.kill()
-        self.world.forest.signal(tree_of(run, Part.AFTER), signal.SIGKILL, whole=True)
+        self.beside.kill(health_tree(run))
+        self.beside.kill(tree_of(run, Part.AFTER))
         self.deaths.look_again(run, Part.AFTER)
         self.world.forest.signal(run, signal.SIGKILL, whole=True)
         self.deaths.settle_or_linger(run)
@@ -183,7 +190,7 @@ class Runner:
     def survivors(self, run: str) -> tuple[int, ...]:
         """The pids of what is left of the tree: of very many the first, which fit a message."""
         forest = self.world.forest
-        trees = (run, tree_of(run, Part.AFTER))
+        trees = (run, health_tree(run), tree_of(run, Part.AFTER))
         pids = (one.pid for tree in trees for one in forest.alive(tree))
         return tuple(islice(pids, MOST_SURVIVORS))
 

@@ -1,12 +1,20 @@
-"""Health checks of many applications beside one another."""
+"""Health checks of many applications beside one another, and at the end of theirs."""
 
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from cmappd.core.messages import Done, Stop
+from cmappd.core.state import Phase
 from cmappd.server.application.checks import check
+from cmappd.server.application.sidetrees import SideTrees
+from cmappd.server.application.supervisor import Supervisor
+from cmappd.server.shared.items import Said
 from cmappd.system.process import Identity
 from cmappd.system.tree import Forest
-from tests.server.ground import ground
+from tests.server.ground import Ground, Recorder, ground, play, until
+from tests.server.harness import alive, shell
 
 CHECKED = """
 [apps.db]
@@ -45,7 +53,8 @@ def test_checks_that_are_due_together_are_launched_one_a_turn(tmp_path: Path) ->
             made.world.forest = turns = Turns()
             definition = made.config(CHECKED).apps["db"]
             names = [f"app{number}" for number in range(MANY)]
-            checks = (check(made.world, name, f"{name}.0.1", definition) for name in names)
+            trees = SideTrees(made.world, "db")
+            checks = (check(made.world, trees, name, f"{name}.0.1", definition) for name in names)
             results = await asyncio.gather(*checks)
             turns.stop()
             assert [result.detail for result in results] == ["passed"] * MANY
@@ -53,3 +62,28 @@ def test_checks_that_are_due_together_are_launched_one_a_turn(tmp_path: Path) ->
 
     launches = asyncio.run(together())
     assert len(launches) == len(set(launches)) == MANY
+
+
+def test_it_is_not_stopped_while_its_check_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL takes its time, now and then."""
+    script = f"echo $$ >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 600"
+    health = {"command": ["/bin/sh", "-c", script], "interval": "100ms", "timeout": "100s"}
+
+    async def scene(_ground: Ground, db: Supervisor) -> None:
+        admin = Recorder("uid 0", administrator=True)
+        await until((tmp_path / "pid").exists)
+        checking = int((tmp_path / "pid").read_text())
+        monkeypatch.setattr(SideTrees, "kill", lambda *_: None)
+        stop = Stop(admin.next(), "db")
+        db.post(Said(admin, stop))
+        await until(lambda: db.app.run is not None and db.app.run.status is not None)
+        assert db.app.phase is Phase.STOPPING
+        assert alive(checking)
+        assert admin.answer(stop.seq) is None
+        monkeypatch.undo()
+        assert isinstance(await until(lambda: admin.answer(stop.seq)), Done)
+        assert not alive(checking)
+
+    play(tmp_path, shell("db", "exec sleep 600", autostart=True, health=health), scene)
