@@ -33,7 +33,11 @@ class PidWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._fd = os.pidfd_open(identity.pid)
         # Only now is it certain whose descriptor that is: the pid may have been used again.
-        stat = read_stat(identity.pid)
+        try:
+            stat = read_stat(identity.pid)
+        except OSError:
+            self.close()
+            raise
         if stat is None or stat.start != identity.start:
             self.close()
             raise ProcessLookupError(f"process {identity.pid} is gone")

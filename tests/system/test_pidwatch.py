@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -135,3 +136,22 @@ def test_an_end_that_nobody_waits_for_is_told_as_unknown(monkeypatch: pytest.Mon
 
     with subprocess.Popen(["/bin/sleep", "600"]) as child:
         assert asyncio.run(scene(child)) == ExitStatus()
+
+
+def test_where_there_is_one_descriptor_it_is_given_back() -> None:
+    """It takes two: another one to look whose it is."""
+
+    async def watch(identity: Identity) -> None:
+        free = os.dup(0)
+        os.close(free)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, before[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                PidWatch(identity, lambda _status: None)
+            os.close(os.dup(0))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    with stranger("/bin/sleep", "0.2") as (identity, _parent):
+        asyncio.run(watch(identity))

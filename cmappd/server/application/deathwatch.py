@@ -185,5 +185,9 @@ class Deathwatch:
 
 
 def _is_our_child(process: Identity) -> bool:
-    stat = read_stat(process.pid)
+    """Not where that cannot be seen: a pidfd tells of a child's end as well."""
+    try:
+        stat = read_stat(process.pid)
+    except OSError:
+        return False
     return stat is not None and stat.identity == process and stat.ppid == os.getpid()

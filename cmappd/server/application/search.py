@@ -34,7 +34,10 @@ class Search:
         missed: Callable[[], None],
     ) -> None:
         """Look now and again; ``found`` ends it, and ``missed`` is called at each look in vain."""
-        main = self._look(run, pid_file)
+        try:
+            main = self._look(run, pid_file)
+        except OSError:  # of /proc, without a free descriptor
+            main = None
         if main is not None:
             self._timer = self._candidate = None
             found(main)

@@ -7,6 +7,7 @@ there is none, the task sleeps until the time itself brings an event.
 
 import asyncio
 import time
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -30,7 +31,7 @@ from cmappd.core.events import (
 from cmappd.core.lifecycle import App
 from cmappd.core.messages import AppStatus, Ended, State
 from cmappd.core.state import REST, Cause, Goal, Part, Phase
-from cmappd.core.wording import INFO
+from cmappd.core.wording import INFO, WARNING
 from cmappd.server.application import adoption
 from cmappd.server.application.custody import Custody
 from cmappd.server.application.desk import Desk, turn_away
@@ -46,6 +47,7 @@ from cmappd.server.shared.world import World
 from cmappd.system.proc import Identity
 
 SAVE_AGAIN = 5.0  # seconds after a record could not be written
+ACT_AGAIN = 0.1  # seconds after there was no free descriptor to act with
 
 
 class Supervisor:
@@ -92,7 +94,7 @@ class Supervisor:
     async def live(self) -> None:
         """Supervise until the application may leave, and it and its result have gone."""
         for action in lifecycle.pending(self.app):
-            self._act(action)
+            self._carry_out(action)
         try:
             while not self._has_left():
                 if self._inbox.empty:
@@ -213,12 +215,25 @@ class Supervisor:
             self._deliver()
         self.runner.heed(before, self.app)
         for action in actions:
-            self._act(action)
+            self._carry_out(action)
         if self.app.phase is not before.phase:
             self._world.dependencies.changed(self.app)
         # The cluster does not wait for our log.
         for line in narrate(before, self.app, now, self.runner.checks.failure):
             self.log(*line)
+
+    def _carry_out(self, action: Action, *, again: bool = False) -> None:
+        """Act; what takes a descriptor, and there is none, is done when there is one again."""
+        if again and self._left:
+            return
+        try:
+            self._act(action)
+        except OSError as error:
+            if not again:
+                name = type(action).__name__.lower()
+                self.log(f"cannot {name} yet, trying again: {error.strerror}", WARNING)
+            loop = asyncio.get_running_loop()
+            loop.call_later(ACT_AGAIN, partial(self._carry_out, action, again=True))
 
     def _act(self, action: Action) -> None:
         definition = self.app.definition

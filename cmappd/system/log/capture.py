@@ -107,8 +107,11 @@ class Capture:
             left -= moved
 
     def waiting(self) -> bytes:
-        """What is in the FIFO, and stays there."""
-        return peek(self._fd)
+        """What is in the FIFO, and stays there; nothing where there is no free descriptor."""
+        try:
+            return peek(self._fd)
+        except OSError:
+            return b""
 
     def close(self, remove: bool) -> None:
         """Stop copying; what is in the FIFO waits for the next server, unless it is removed."""

@@ -62,7 +62,10 @@ class JournalLog:
 
     def move(self, pipe: int) -> int:
         """Send what a non-blocking pipe holds; or lose it, when it has waited long enough."""
-        data = peek(pipe)
+        try:
+            data = peek(pipe)
+        except OSError:
+            return self._move_unseen(pipe)
         if self._losses.in_line:
             moved = len(data) - len(self._losses.finish_line(data))
             take(pipe, moved)
@@ -74,11 +77,22 @@ class JournalLog:
         self._heard(data[:moved])
         return moved
 
+    def _move_unseen(self, pipe: int) -> int:
+        """Read and send, where there is no free descriptor for a look into the pipe. What is read
+        and does not go is lost.
+        """
+        if not self._outlet.ready() and self._outlet.patient:
+            return 0
+        data = take(pipe)
+        self.write(data)
+        return len(data)
+
     def write(self, data: bytes) -> None:
         """Send what came in another way."""
         self._heard(data)
-        sent = self._send(lambda sock: sock.send(data), data)
-        self._losses.add(data[sent:])
+        rest = self._losses.finish_line(data)
+        sent = self._send(lambda sock: sock.send(rest), rest)
+        self._losses.add(rest[sent:])
 
     def finish(self) -> None:
         """End the line that is not ended, so that the journal shows it."""

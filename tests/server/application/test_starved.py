@@ -1,0 +1,107 @@
+"""A server without free descriptors goes on with all of its work when it has some again."""
+
+import asyncio
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cmappd.core.messages import Done, Start, Stop
+from cmappd.core.state import Phase
+from cmappd.server.application.supervisor import Supervisor
+from cmappd.server.shared.items import Said
+from cmappd.system.log import journal
+from tests.server.ground import Ground, Recorder, play, until
+from tests.server.harness import shell
+from tests.system.daemons import Journald
+
+TURNS = 50  # of the loop, in which nothing is to be said again and again
+
+
+@contextlib.contextmanager
+def descriptors(free: int) -> Iterator[None]:
+    """There are none to be had but so many."""
+    lowest = os.dup(0)
+    os.close(lowest)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def turns() -> None:
+    for _ in range(TURNS):
+        await asyncio.sleep(0.002)
+
+
+@pytest.mark.parametrize("free", [0, 1])  # with one, /proc can be looked at
+def test_the_last_words_get_to_the_journal_and_to_the_manager(
+    free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SOCKET", str(tmp_path / "stdout"))
+    journald = Journald(tmp_path / "stdout")
+    script = "trap 'echo last words; exit 3' TERM; echo first; while :; do sleep 0.02; done"
+    apps = shell("db", script, log={"destination": "journal", "path": None})
+
+    def entries() -> list[bytes]:
+        journald.read()
+        return journald.entries
+
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        manager = Recorder("vmhost1")
+        await manager.claim(db)
+        await until(lambda: entries() == [b"first"])
+        assert db.app.run is not None
+        assert db.app.run.pid is not None
+        pid, before = db.app.run.pid, len(ground.lines)
+        with descriptors(free):
+            os.kill(pid, 15)
+            await until(lambda: entries() == [b"first", b"last words"])
+            await until(lambda: db.app.run is None or db.app.run.status is not None)
+            await turns()
+        await until(lambda: db.app.phase is Phase.FAILED)
+        ended = db.custody.undelivered
+        assert ended is not None
+        assert (ended.outcome.status.code, ended.log_tail) == (3, "first\nlast words\n")
+        assert len(ground.lines) < before + 10
+
+    play(tmp_path, apps, scene)
+    journald.close()
+
+
+def test_the_main_process_is_found_later(tmp_path: Path) -> None:
+    script = f"sleep 600 & until [ -d {tmp_path}/go ]; do sleep 0.02; done"
+
+    async def scene(_ground: Ground, db: Supervisor) -> None:
+        admin = Recorder("uid 0", administrator=True)
+        db.post(Said(admin, start := Start(admin.next(), "db")))
+        await until(lambda: db.app.run is not None and db.app.run.launched)
+        with descriptors(0):
+            os.mkdir(tmp_path / "go")
+            await until(lambda: db.app.run is not None and db.app.run.searching)
+            await turns()
+        assert isinstance(await until(lambda: admin.answer(start.seq)), Done)
+        assert db.app.phase is Phase.RUNNING
+
+    play(tmp_path, shell("db", script, type="forking"), scene)
+
+
+def test_who_is_to_end_is_told_later(tmp_path: Path) -> None:
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        admin = Recorder("uid 0", administrator=True)
+        assert isinstance(await admin.ask(db, Start(admin.next(), "db")), Done)
+        with descriptors(0):
+            db.post(Said(admin, stop := Stop(admin.next(), "db")))
+            await until(lambda: db.app.phase is Phase.STOPPING)
+            await turns()
+        assert isinstance(await until(lambda: admin.answer(stop.seq)), Done)
+        assert db.app.last is not None
+        assert db.app.last.status.signal == 15
+        assert len([line for line in ground.lines if "cannot terminate yet" in line]) == 1
+
+    play(tmp_path, shell("db", "exec sleep 600", stop={"timeout": "100s"}), scene)
