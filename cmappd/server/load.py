@@ -15,12 +15,14 @@ class Loader:
     """Reads one configuration again and again; the last good one stays in force."""
 
     def __init__(self, path: str) -> None:
+        """Raises ConfigError for a user without a home directory, who has nowhere for logs."""
         self.path = path
         self._parsed: Parsed | None = None
         self._config: Config | None = None
         self._unread: ConfigError | None = None  # why the main file could not be read
         self._files: tuple[str, ...] = ()
         self._patterns: tuple[str, ...] = ()
+        self._logs = files.default_paths(os.geteuid() == 0, os.environ).log_directory
 
     def load(self) -> Config:
         """What is in force now, with its problems.
@@ -32,7 +34,7 @@ class Loader:
         if self._config is None and isinstance(self._unread, TransientError):
             raise self._unread
         self._parsed = parse(sources, failures, self._parsed)
-        self._config = settle(self._config, self._parsed)
+        self._config = settle(self._config, self._parsed, self._logs)
         return self._config
 
     def recall(self, apps: Mapping[str, Application]) -> Config:
@@ -43,7 +45,7 @@ class Loader:
         assert self._config is not None, "something was loaded"
         assert self._parsed is not None
         last = replace(self._config, apps=dict(apps), origins=dict.fromkeys(apps, ""))
-        self._config = settle(last, self._parsed)
+        self._config = settle(last, self._parsed, self._logs)
         return self._config
 
     def _read(self) -> tuple[list[Source], list[Problem]]:

@@ -143,5 +143,59 @@ def test_who_has_a_log_keeps_it() -> None:
     assert swapped.problems == ()
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/var/log/cmappd/a.log",
+        "/var/log/x/../cmappd/./a.log",
+        "//var/log/cmappd/a.log",
+        "../../var/log/cmappd/a.log",
+    ],
+)
+def test_a_log_is_a_file_however_it_is_named(path: str) -> None:
+    """That of ``a`` is where it is when nobody says where."""
+    a = "[apps.a]\ncommand = ['/run']\n"
+    files = Files()
+    assert in_force(files.read(a)) == {"a": ()}
+    config = files.read(a + logging("b", path))
+    said = "apps.b.log.path: is the log of 'a', too: lines would be lost; choose another file"
+    assert [str(problem) for problem in config.problems] == [f"{MAIN}:5: {said}"]
+    assert in_force(config) == {"a": ()}
+    assert Files().read(a + logging("b", "/var/log/a.log")).problems == ()
+
+
+def test_who_comes_to_where_another_one_is_is_wrong_also_without_a_path() -> None:
+    files = Files()
+    files.read(logging("b", "/var/log/cmappd/a.log"))
+    config = files.read(logging("b", "/var/log/cmappd/a.log"), "[apps.a]\ncommand = ['/run']\n")
+    (problem,) = config.problems
+    assert str(problem) == (
+        f"{WEB}:1: apps.a.log.path: is /var/log/cmappd/a.log, which is the log of 'b', too: "
+        "lines would be lost; choose another file"
+    )
+    assert in_force(config) == {"b": ()}
+
+
+def test_a_log_is_no_backup_of_another_one() -> None:
+    few = "log.backups = 2\n"
+    config = Files().read(logging("a", "/log/a") + few + logging("b", "/log/x/../a.2"))
+    said = "apps.b.log.path: is a backup of the log of 'a': lines would be lost"
+    assert (config.problem_of("b") or "").startswith(f"{MAIN}:7: {said}")
+    assert in_force(config) == {"a": ()}
+    files = Files()
+    beside = logging("b", "/log/a.3")
+    assert files.read(logging("a", "/log/a") + few + beside).problems == ()
+    config = files.read(logging("a", "/log/a") + beside)
+    assert [problem.message for problem in config.problems] == [
+        "would have the log of 'b' for a backup: lines would be lost; choose another file"
+    ]
+    assert config.apps["a"].log.backups == 2
+
+
+def test_what_goes_elsewhere_takes_no_file() -> None:
+    a = "[apps.a]\ncommand = ['/run']\nlog.destination = 'none'\n"
+    assert Files().read(a + logging("b", "/var/log/cmappd/a.log")).problems == ()
+
+
 def test_a_device_is_for_all() -> None:
     assert Files().read(logging("a", "/dev/console") + logging("b", "/dev/console")).problems == ()

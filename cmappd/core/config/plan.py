@@ -102,10 +102,11 @@ class Plan:
     managers_changed: bool
 
 
-def settle(last: Config | None, parsed: Parsed) -> Config:
+def settle(last: Config | None, parsed: Parsed, log_directory: str = "/var/log/cmappd") -> Config:
     """What is in force: what the files define, and the last good of what is wrong in them.
 
-    [server] and [tls] are kept or replaced together. Raises ConfigError, with a line for
+    [server] and [tls] are kept or replaced together. ``log_directory`` is where the logs are that
+    have no path, as for root if it is not said. Raises ConfigError, with a line for
     each problem, when there is nothing to run with: no last configuration, and no server.
     """
     if parsed.server is None and last is None:
@@ -119,7 +120,7 @@ def settle(last: Config | None, parsed: Parsed) -> Config:
         if server is None:
             server, tls = last.server, last.tls
     assert server is not None
-    wrong = quarantine(apps, last.apps if last is not None else {}, parsed.concerned)
+    wrong = quarantine(apps, last.apps if last is not None else {}, parsed.concerned, log_directory)
     problems = (*parsed.problems, *wrong)
     return Config(server, tls, managers, apps, origins, problems, manager_origins)
 
