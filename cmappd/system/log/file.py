@@ -119,7 +119,10 @@ class LogFile:
                 return
 
     def finish(self) -> None:
-        """Nothing: what does not end with a whole line is in the file as well."""
+        """Tell of a line that was dropped in part; another that is not ended is in the file."""
+        if self._losses.in_line:
+            self._losses.end_line()
+            self.write(b"")
 
     def reopen(self) -> None:
         """Open `path` anew, as after somebody moved it away; keep the old file if that fails."""
@@ -154,6 +157,7 @@ class LogFile:
         """Close the file, after a last attempt to tell what was dropped."""
         if self._losses:
             self._retry_at = 0.0
+            self._losses.end_line()
             self._recover(b"")
         if self._fd >= 0:
             os.close(self._fd)
@@ -232,11 +236,13 @@ class LogFile:
         return b""
 
     def _resume(self, data: bytes) -> bytes:
-        """Tell what was dropped and go on with the next whole line; what is left of `data`."""
-        if self._losses.in_line and data:
-            data = self._losses.finish_line(data)
-            if not data:
-                return b""
+        """Tell what was dropped and go on with the next whole line; what is left of `data`.
+
+        Not before that line: what is still to come of the one before is dropped with it.
+        """
+        data = self._losses.finish_line(data)
+        if self._losses.in_line:
+            return b""
         if self._losses:
             notice = self._notice()
             if self._append(notice) < len(notice):

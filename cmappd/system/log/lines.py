@@ -45,6 +45,11 @@ class Losses:
         self.add(data[:end])
         return data[end:]
 
+    def end_line(self) -> None:
+        """Nothing more comes of a line that is lost in part."""
+        self._lines += self.in_line
+        self.in_line = False
+
     def notice(self, reason: str) -> str:
         """The line that tells of them."""
         return f"cmappd: {self.untold(reason)}"

@@ -246,6 +246,40 @@ def test_a_full_disk_is_told_afterwards(tmp_path: Path, no_delay: None) -> None:
     assert (tmp_path / "log").read_bytes() == notice.encode() + line(100)
 
 
+@pytest.mark.parametrize("look", [True, False])
+def test_of_a_line_that_is_dropped_in_part_nothing_is_written(
+    tmp_path: Path, look: bool, no_delay: None
+) -> None:
+    """Also where somebody looks, before it goes on, whether there is room again."""
+    file = LogFile(str(tmp_path / "no/log"), 1000, 1)
+    file.write(b"first half, ")
+    (tmp_path / "no").mkdir()
+    if look:
+        file.write(b"")
+    file.write(b"a middle, ")
+    file.write(b"second half\nnext\n")
+    assert file.dropped == 1
+    file.close()
+    assert (tmp_path / "no/log").read_bytes() == (
+        b"cmappd: 1 lines (34 bytes) were dropped: No such file or directory\nnext\n"
+    )
+
+
+@pytest.mark.parametrize("end", [LogFile.finish, LogFile.close])
+def test_what_is_dropped_of_the_last_line_is_told_at_the_end(
+    tmp_path: Path, end: Callable[[LogFile], None], no_delay: None
+) -> None:
+    file = LogFile(str(tmp_path / "no/log"), 1000, 1)
+    file.write(b"half")
+    (tmp_path / "no").mkdir()
+    end(file)
+    assert (tmp_path / "no/log").read_bytes() == (
+        b"cmappd: 1 lines (4 bytes) were dropped: No such file or directory\n"
+    )
+    assert (file.dropped, file.untold) == (1, "")
+    file.close()
+
+
 def test_a_broken_disk_is_not_tried_with_every_write() -> None:
     file = LogFile("/dev/full", 1000, 1)
     file.write(b"x\n")
