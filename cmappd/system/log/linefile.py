@@ -91,7 +91,7 @@ class LineFile:
         """Write what waits for the end of its line, as a line."""
         rest = self._spool.waiting
         if rest:
-            self._emit(len(rest), self._form(rest, False, _now()))
+            self._emit(len(rest), self._form(rest, True, _now()))
 
     def reopen(self) -> None:
         """Open the file anew, after somebody moved it away."""

@@ -52,8 +52,20 @@ def test_an_object_a_line(tmp_path: Path) -> None:
     assert found == [
         {"app": "db", "message": 'say "hi"'},
         {"app": "db", "message": "\u00e4\ufffd"},
-        {"app": "db", "message": "rest", "partial": True},
+        {"app": "db", "message": "rest"},
     ]
+
+
+def test_the_end_of_a_run_goes_on_in_no_other_line(tmp_path: Path) -> None:
+    """Who joins what is partial with what follows does not join two runs."""
+    log = open_log(tmp_path, as_json("db"))
+    log.write(b"x" * (LONGEST + 1))
+    log.finish()
+    log.write(b"another run\n")
+    log.close()
+    found = messages(tmp_path / "log")
+    assert [one["message"] for one in found] == ["x" * LONGEST, "x", "another run"]
+    assert [one.get("partial", False) for one in found] == [True, False, False]
 
 
 @pytest.mark.parametrize("chunk", [7, 1000, LONGEST, 65536])
