@@ -8,6 +8,7 @@ orphan of ours has ended; what is foreign is looked at from time to time.
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from cmappd.core.events import Event, Exited, Gone
@@ -150,6 +151,13 @@ class Deathwatch:
         self._over(run, part)
         self._post(Gone(run, part))
         return True
+
+    def confirmed(self, event: Exited) -> Exited:
+        """The same as it is now: a health check may have been launched since it was posted."""
+        if not event.empty or self.is_gone(event.run, event.part):
+            return event
+        self.linger(event.run, event.part)
+        return replace(event, empty=False)
 
     def is_gone(self, run: str, part: Part) -> bool:
         """Whether nothing is left of a tree, as far as can be seen; also after that was posted,

@@ -19,6 +19,7 @@ from cmappd.core.events import (
     Define,
     Destroy,
     Event,
+    Exited,
     FindMain,
     Gone,
     Released,
@@ -152,6 +153,8 @@ class Supervisor:
                 self._desk.hear(link, message)
             case Gone(run, part) if not self.runner.deaths.is_gone(run, part):
                 return
+            case Exited():
+                self.step(self.runner.deaths.confirmed(item))
             case Parted(link):
                 self._desk.parted(link)
             case Mended(problem):

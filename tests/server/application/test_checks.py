@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cmappd.core.events import Exited
 from cmappd.core.messages import Done, Stop
-from cmappd.core.state import Phase
+from cmappd.core.state import ExitStatus, Phase
 from cmappd.server.application.checks import check
 from cmappd.server.application.sidetrees import SideTrees
 from cmappd.server.application.supervisor import Supervisor
@@ -85,5 +86,24 @@ def test_it_is_not_stopped_while_its_check_lives(
         monkeypatch.undo()
         assert isinstance(await until(lambda: admin.answer(stop.seq)), Done)
         assert not alive(checking)
+
+    play(tmp_path, shell("db", "exec sleep 600", autostart=True, health=health), scene)
+
+
+def test_what_was_empty_and_is_not_any_more_is_not_believed(tmp_path: Path) -> None:
+    """A check was launched between the end of the main process and when that was heard of."""
+    script = f"echo $$ >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 600"
+    health = {"command": ["/bin/sh", "-c", script], "interval": "100ms", "timeout": "100s"}
+
+    async def scene(_ground: Ground, db: Supervisor) -> None:
+        await until((tmp_path / "pid").exists)
+        checking = int((tmp_path / "pid").read_text())
+        run = db.app.run
+        assert run is not None
+        assert run.pid is not None
+        db.post(Exited(run.id, ExitStatus(code=3), empty=True))
+        await until(lambda: db.app.phase is Phase.FAILED)
+        assert not alive(checking)
+        assert not alive(run.pid)
 
     play(tmp_path, shell("db", "exec sleep 600", autostart=True, health=health), scene)
