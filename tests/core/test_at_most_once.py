@@ -5,20 +5,24 @@ that takes all the time it has to end), and a network. In every second the netwo
 waits in either direction, or does not, as it likes; what is left of a closed link may come then, or
 later still. When the manager has given up, the cluster starts the application in another guest at
 once. The guest's clock is as much too slow, and the host's as much too fast, as is allowed for.
+In further walks the cluster sends SIGTERM in any one second, with less time for the stop than it
+takes; or somebody answers who speaks no TLS; or the manager's right is taken away in the guest.
 
 Every course of events is walked, until nothing new can happen. What must hold:
 
 at_most_once   from the moment on at which the manager has ended without knowing that the
-               application has, it does not run in the guest, and is not started there any more
+               application has, it does not run in the guest, and is not started there any more.
+               That it would not stop a manager knows that has heard so within a poll interval
 it_gives_up    where the network carries nothing any more, the manager ends
 
-And because a check that finds nothing proves nothing: with a shorter lost_after, and with a
-guest that takes old words for new ones, the walk finds the second copy.
+And because a check that finds nothing proves nothing: with a shorter lost_after, with a guest that
+takes old words for new ones, and with a manager that ends when its time is over, whatever it
+knows, the walk finds the second copy.
 """
 
 import copy
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -26,10 +30,22 @@ import pytest
 from cmappd import reasons
 from cmappd.core.at_most_once import RATE, ends_within, least_lost_after, poll_interval
 from cmappd.core.follow import link as follow_link
-from cmappd.core.follow.actions import Close, Connect, Exit, Send, Terms
+from cmappd.core.follow.actions import Close, Connect, Exit, Failure, Send, Terms, Wish
 from cmappd.core.follow.follower import Follower
-from cmappd.core.follow.following import Stage
-from cmappd.core.messages import AppStatus, Claim, Done, Hello, Message, Poll, Reply, State, Welcome
+from cmappd.core.follow.following import Following, Stage
+from cmappd.core.messages import (
+    AppStatus,
+    Claim,
+    Done,
+    Hello,
+    Message,
+    Poll,
+    Refused,
+    Reply,
+    State,
+    Stop,
+    Welcome,
+)
 from cmappd.core.ownership import Presence
 from cmappd.core.state import Goal, Phase
 
@@ -37,6 +53,8 @@ LEASE, STOP = 4.0, 1.0  # so that a poll is due each second
 WITHIN = ends_within(LEASE, STOP, has_after=False)
 STEP = 1.0  # seconds of the host's clock in which the network does not change its mind
 LONG_AGO = 20.0  # seconds; what is older makes no difference any more
+GIVEN_UP = (reasons.LOST, reasons.UNREACHABLE, reasons.PROTOCOL, reasons.DENIED)
+STRANGER = Failure(reasons.PROTOCOL, "the peer does not speak TLS")
 
 
 class Credulous(Presence):
@@ -68,12 +86,15 @@ class World:
     link: Link | None = None
     stale: tuple[Link, ...] = ()  # closed by the manager; the guest may hear of them yet
     ended: Exit | None = None
-    second: bool = False  # when the manager gave up, it ran
+    gave_up: bool = False  # it ended so without knowing what becomes of the application
+    second: bool = False  # when it gave up, the application ran
     # The guest.
     owner_there: float | None = None  # when the owner was last there, as far as is proved
     runs: bool = False
     started: bool = False
     ends: float | None = None  # by when it will have ended, once it was told to
+    barred: bool = False  # the manager may not drive it any more
+    happened: bool = False  # the one thing that happens besides
     history: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -83,10 +104,12 @@ class Rules:
 
     lost_after: float
     credulous: bool = False
+    event: str = ""  # what happens besides, once and at any time, or not at all
     rate: float = (1 - RATE) / (1 + RATE)  # of the guest's clock, seen from the host's
 
     def first(self) -> World:
-        terms = Terms("db", "test", "i", connect_timeout=4.0, lost_after=self.lost_after)
+        lost_after, terms = self.lost_after, Terms("db", "test", "i")
+        terms = terms._replace(connect_timeout=4.0, lost_after=lost_after, stop_timeout=STOP)
         return World(Follower(terms, 0.0))
 
 
@@ -99,10 +122,13 @@ def guest_hears(world: World, link: Link, message: Message, rules: Rules) -> tup
     presence = copy.copy(link.presence)
     if isinstance(presence, Credulous):
         presence.now = now
-    presence.asked(message.seq)
+    if isinstance(message, Hello | Claim | Poll):
+        presence.asked(message.seq)
     reply: Reply = Done(message.seq)  # to what is said when all is known
     if isinstance(message, Hello):
         reply = Welcome(message.seq, "test", "guest", "b", "e")
+    elif world.barred:
+        reply = Refused(message.seq if isinstance(message, Claim) else 0, "denied", "")
     elif isinstance(message, Claim):
         if now - presence.since >= LEASE:
             return world, replace(link, presence=presence)  # and the link is cut
@@ -114,7 +140,11 @@ def guest_hears(world: World, link: Link, message: Message, rules: Rules) -> tup
         if world.owner_there is not None:
             world = replace(world, owner_there=max(world.owner_there, presence.since))
         reply = State(message.seq, status(world), "b", "e")
-    presence.answered(message.seq, now)
+    elif isinstance(message, Stop):
+        if world.runs and world.ends is None:
+            world = replace(world, ends=now + WITHIN - LEASE)
+        reply = State(0, status(world), "b", "e")
+    presence.answered(reply.seq, now)
     return world, replace(link, presence=presence, to_host=(*link.to_host, reply))
 
 
@@ -156,9 +186,18 @@ def obey(world: World, actions: list[object], rules: Rules) -> World:
         if isinstance(action, Close):
             world = replace(world, dialling=False)
         if isinstance(action, Exit):
-            world = replace(world, ended=action, dialling=False)
-            world = replace(world, second=gave_up(world) and world.runs)
+            gave_up = does_not_know(action, world)
+            second = gave_up and world.runs
+            world = replace(world, ended=action, dialling=False, gave_up=gave_up, second=second)
     return world
+
+
+def does_not_know(end: Exit, world: World) -> bool:
+    """Whether a manager that ends so cannot say what becomes of the application."""
+    f = world.follower._f
+    if end.reason is reasons.NOT_STOPPED:
+        return world.time - f.heard > f.interval
+    return end.reason in GIVEN_UP
 
 
 def worst_words(links: tuple[Link, ...]) -> tuple[Link, ...]:
@@ -206,21 +245,56 @@ def carry(world: World, there: bool, back: bool, stale: bool, rules: Rules) -> W
         waiting_here = world.link.to_host
         world = replace(world, link=replace(world.link, to_host=()))
         for reply in waiting_here:
+            if world.link is None:  # it was closed, and nothing more is read from it
+                break
             world = obey(world, list(world.follower.message(reply, world.time)), rules)
     return world
 
 
 def successors(world: World, rules: Rules) -> Iterator[World]:
     """What the next second can bring."""
-    for there in (True, False):
-        for back in (True, False):
-            for stale in {False, bool(world.stale)}:
-                after = replace(world, follower=clone(world.follower))
-                word = f"{'>' if there else '-'}{'<' if back else '-'}{'s' if stale else ''}"
-                after = replace(after, history=(*world.history, word))
-                after = carry(after, there, back, stale, rules)
-                after = guest_ages(after, rules)
-                yield guest_ages(host_ticks(after, world.time + STEP, rules), rules)
+    for event in events(world, rules):
+        for there in (True, False):
+            for back in (True, False):
+                for stale in {False, bool(world.stale)}:
+                    after = replace(world, follower=clone(world.follower))
+                    word = f"{'>' if there else '-'}{'<' if back else '-'}{'s' if stale else ''}"
+                    after = replace(after, history=(*world.history, event or word))
+                    after = happen(after, event, rules)
+                    after = carry(after, there, back, stale, rules)
+                    after = guest_ages(after, rules)
+                    yield guest_ages(host_ticks(after, world.time + STEP, rules), rules)
+
+
+def events(world: World, rules: Rules) -> Iterator[str]:
+    """What can happen besides."""
+    yield ""
+    possible = {
+        "SIGTERM": world.follower.wish is Wish.FOLLOW,
+        "stranger": world.dialling or world.link is not None,
+        "barred": not world.barred,
+    }
+    if world.ended is None and not world.happened and possible.get(rules.event):
+        yield rules.event
+
+
+def happen(world: World, event: str, rules: Rules) -> World:
+    """Let it happen."""
+    if event:
+        world = replace(world, happened=True)
+    if event == "SIGTERM":
+        world = obey(world, list(world.follower.stop(world.time)), rules)
+    elif event == "stranger":
+        if world.link is not None:
+            world = obey(world, [Close()], rules)
+        world = replace(world, dialling=False)
+        world = obey(world, list(world.follower.link_lost(STRANGER, world.time)), rules)
+    elif event == "barred":
+        world = replace(world, barred=True)
+        if world.link is not None and world.owner_there is not None:
+            refused = (*world.link.to_host, Refused(0, "denied", ""))
+            world = replace(world, link=replace(world.link, to_host=refused))
+    return world
 
 
 def clone(follower: Follower) -> Follower:
@@ -234,13 +308,27 @@ def clone(follower: Follower) -> Follower:
 # The walk ------------------------------------------------------------------------------
 
 
+def ago(instant: float | None, base: float, longest: float = LONG_AGO) -> float | None:
+    """An instant as a key needs it."""
+    return None if instant is None else max(round(instant - base, 6), -longest)
+
+
+def manager_key(world: World) -> object:
+    """All of the manager that anything depends on."""
+    f, now = world.follower._f, world.time
+    if world.ended is not None:
+        return world.gave_up
+    return (
+        *(f.stage, ago(f.step_until, now), ago(f.heard, now)),
+        None if f.stage is Stage.FOLLOWING else ago(f.until, now),
+        *(f.status is None, min(f.claims, 2), f.poll is None, f.silences),
+        *(f.wish, ago(f.limit, now, 0.0), f.exit is None, len(f.settling)),
+    )
+
+
 def key(world: World, rules: Rules) -> object:
     """The world without absolute times, and without what nothing depends on."""
-    f, now = world.follower._f, world.time
-    guest = now * rules.rate
-
-    def ago(instant: float | None, base: float) -> float | None:
-        return None if instant is None else max(round(instant - base, 6), -LONG_AGO)
+    guest = world.time * rules.rate
 
     def link_key(link: Link) -> object:
         said = tuple(type(message).__name__ for message in link.to_guest)
@@ -248,10 +336,8 @@ def key(world: World, rules: Rules) -> object:
         return ago(link.presence.since, guest), ago(link.presence._answered, guest), said, heard
 
     return (
-        *(f.stage, ago(f.step_until, now), ago(f.heard, now)),
-        None if f.stage is Stage.FOLLOWING else ago(f.until, now),
-        *(f.status is None, f.claiming is None, f.poll is None, f.silences),
-        *(world.dialling, world.ended is not None, world.runs, world.started),
+        *(manager_key(world), world.dialling, world.ended is None, world.happened),
+        *(world.runs, world.started, world.barred),
         *(ago(world.owner_there, guest), ago(world.ends, guest)),
         *(world.link and link_key(world.link), tuple(map(link_key, world.stale))),
     )
@@ -265,16 +351,11 @@ def second_copies(rules: Rules) -> Iterator[World]:
             if (name := key(after, rules)) in known:
                 continue
             known.add(name)
-            if after.second or (gave_up(after) and after.runs):
+            if after.second or (after.gave_up and after.runs):
                 yield after
             elif not is_over(after):
                 waiting.append(after)
     assert len(known) > 1000, "this was no walk"
-
-
-def gave_up(world: World) -> bool:
-    given_up = (reasons.LOST, reasons.UNREACHABLE)
-    return world.ended is not None and world.ended.reason in given_up
 
 
 def is_over(world: World) -> bool:
@@ -282,7 +363,12 @@ def is_over(world: World) -> bool:
     return world.ended is not None and not world.runs and not world.stale
 
 
-SAFE = least_lost_after(WITHIN)
+def carried(world: World, rules: Rules, word: str) -> World:
+    """The world after a second in which the network does this, and nothing else happens."""
+    return next(one for one in successors(world, rules) if one.history[-1] == word)
+
+
+SAFE = least_lost_after(WITHIN) + 1e-6  # so that nothing depends on how a float is rounded
 
 
 @pytest.fixture(autouse=True)
@@ -297,22 +383,48 @@ def test_there_never_is_a_second_copy(rate: float) -> None:
     assert list(second_copies(Rules(SAFE, rate=rate))) == []
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("event", ["SIGTERM", "stranger", "barred"])
+def test_there_is_none_whatever_else_happens(event: str) -> None:
+    assert list(second_copies(Rules(SAFE, event=event))) == []
+
+
 def test_it_gives_up() -> None:
     rules = Rules(SAFE)
     world = rules.first()
     for _ in range(3):
-        world = next(successors(world, rules))  # all is carried
+        world = carried(world, rules, "><")
     assert world.follower.stage is Stage.FOLLOWING
     cut_at = world.time
     while world.ended is None:
         assert world.time < cut_at + SAFE + 2 * STEP
-        *_, world = successors(world, rules)  # nothing is carried
-    assert gave_up(world)
+        world = carried(world, rules, "--")
+    assert world.gave_up
     assert not world.runs
 
 
 def test_a_manager_that_gives_up_too_early_is_found_out() -> None:
     assert next(second_copies(Rules(SAFE - 0.1)), None)
+
+
+@pytest.mark.parametrize(
+    ("event", "reason", "rule", "broken"),
+    [
+        ("SIGTERM", reasons.NOT_STOPPED, "known", lambda f: f.status),
+        ("stranger", reasons.PROTOCOL, "may_run", lambda _: False),
+        ("barred", reasons.DENIED, "may_run", lambda _: False),
+    ],
+)
+def test_a_manager_that_does_not_wait_then_is_found_out(
+    event: str,
+    reason: reasons.Reason,
+    rule: str,
+    broken: Callable[[Following], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Following, rule, property(broken))
+    found = second_copies(Rules(SAFE, event=event))
+    assert any(world.ended is not None and world.ended.reason is reason for world in found)
 
 
 def test_a_guest_that_takes_old_words_for_new_ones_is_found_out() -> None:

@@ -124,10 +124,13 @@ def test_only_a_claim_that_was_not_refused_may_have_started_it() -> None:
     assert not ending(follower.stop(0.0)).claimed
     denied = Refused(2, reasons.DENIED.name, "no")
     assert not ending(greeted().message(denied, 0.1)).claimed
-    assert ending(following().message(Refused(0, reasons.DENIED.name, "no more"), 0.1)).claimed
+    follower = following()
+    follower.message(Refused(0, reasons.DENIED.name, "no more"), 0.1)
+    assert ending(follower.tick(31.0)).claimed
     follower = greeted()  # whose claim is not answered, and is heard later
     seq, _ = reclaim(follower, 0.1)
-    assert ending(follower.message(Refused(seq, reasons.DENIED.name, "no"), 1.0)).claimed
+    follower.message(Refused(seq, reasons.DENIED.name, "no"), 1.0)
+    assert ending(follower.tick(31.0)).claimed
 
 
 # The way to the first claim --------------------------------------------------------------
@@ -215,6 +218,21 @@ def test_what_trying_again_cannot_mend_ends_it_at_once(reason: reasons.Reason) -
     follower = Follower(TERMS, 0.0)
     follower.tick(0.0)
     assert ending(follower.link_lost(Failure(reason, "why"), 0.1)).reason is reason
+
+
+@pytest.mark.parametrize("reason", [reasons.TLS, reasons.PROTOCOL])
+def test_nor_does_that_end_it_soon_where_a_claim_may_be_heard_yet(
+    reason: reasons.Reason,
+) -> None:
+    follower = greeted()
+    follower.link_lost(REFUSED, 0.1)
+    assert follower.tick(0.5) == [Connect(10.5)]
+    assert "why; the application may run, so waiting for 29s" in logged(
+        follower.link_lost(Failure(reason, "why"), 0.6)
+    )
+    assert follower.deadline == TERMS.lost_after
+    end = ending(follower.tick(30.0))
+    assert (end.reason, "why" in end.text) == (reason, True)
 
 
 def test_a_server_that_says_nothing_is_left_after_one_attempt() -> None:
@@ -452,6 +470,29 @@ def test_a_refusal_ends_also_a_reconnection() -> None:
     assert "vmhost2" in end.text
 
 
+@pytest.mark.parametrize(("reason", "code"), [("denied", 204), ("tls", 203), ("protocol", 213)])
+def test_who_is_refused_whatever_becomes_of_the_application_waits_until_it_has_ended(
+    reason: str, code: int
+) -> None:
+    follower = following()
+    actions = follower.message(Refused(0, reason, "not any more"), 10.0)
+    assert Close() in actions
+    assert "not any more; the application may run, so waiting for 30s" in logged(actions)
+    assert follower.deadline == 10.0 + TERMS.lost_after
+    assert ending(follower.tick(40.0)).code == code
+    follower = following()
+    seq, _ = reclaim(follower, 10.0)
+    follower.message(Refused(seq, reason, "not any more"), 11.0)
+    assert follower.stop(12.0) == []
+    assert follower.tick(40.9) == []
+    assert ending(follower.tick(41.0)).code == code
+
+
+@pytest.mark.parametrize("reason", ["busy", "operator", "unknown-app", "not-started"])
+def test_who_is_told_what_becomes_of_the_application_does_not_wait(reason: str) -> None:
+    assert ending(following().message(Refused(0, reason, ""), 10.0)).reason.name == reason
+
+
 # Results of earlier runs -----------------------------------------------------------------
 
 
@@ -593,6 +634,49 @@ def test_a_stop_that_cannot_be_delivered_is_not_called_done() -> None:
     assert ending(follower.tick(30.0)).code == 202
 
 
+HASTY = TERMS._replace(stop_timeout=2.0)
+
+
+def test_a_stop_has_its_time_while_the_guest_answers() -> None:
+    follower = following(terms=HASTY)
+    follower.stop(1.0)
+    assert follower.deadline == 3.0
+    assert "after 2s it is running" in ending(follower.tick(3.0)).text
+
+
+def test_without_a_word_of_the_guest_its_time_does_not_end_it_before_lost_after() -> None:
+    follower = following(terms=HASTY)
+    follower.tick(5.0)  # the poll that is not answered
+    follower.stop(6.0)
+    while (now := follower.deadline) is not None and now < 30.0:
+        assert not any(isinstance(action, Exit) for action in follower.tick(now))
+        if follower.stage is Stage.CONNECTING:
+            follower.link_lost(REFUSED, now)
+    end = ending(follower.tick(30.0))
+    assert end.code == 202
+    assert "asked to stop, and the guest may not know" in end.text
+
+
+def test_a_word_that_comes_after_its_time_is_the_last() -> None:
+    follower = following(terms=HASTY)
+    (poll,) = sent(follower.tick(5.0))
+    follower.stop(6.0)
+    assert follower.tick(8.0) == []
+    follower.message(state(poll.seq), 9.0)
+    assert follower.deadline == 8.0
+    assert ending(follower.tick(9.0)).code == 215
+
+
+def test_for_a_guest_that_boots_it_waits_only_until_it_is_asked_to_stop() -> None:
+    follower = greeted(terms=HASTY._replace(connect_timeout=600.0))
+    follower.stop(1.0)
+    while (now := follower.deadline) is not None and now < 31.0:
+        assert not any(isinstance(action, Exit) for action in follower.tick(now))
+        if follower.stage is Stage.CONNECTING:
+            follower.link_lost(REFUSED, now)
+    assert ending(follower.tick(31.0)).code == 201
+
+
 # Only until it runs ------------------------------------------------------------------------
 
 STARTING = AppStatus("oracle", Goal.UP, Phase.STARTING, run="r1", pid=7)
@@ -616,7 +700,22 @@ def test_a_start_that_takes_too_long() -> None:
         follower.message(state(poll.seq, STARTING), now)
     follower.tick(20.0)
     assert not any(isinstance(action, Exit) for action in follower.tick(29.0))
+    assert follower.message(state(4, STARTING), 29.0) == []
+    follower.message(state(5, STARTING), 29.5)
     assert ending(follower.tick(60.0)).code == 208
+
+
+def test_a_start_that_may_be_heard_yet_is_not_given_up_soon() -> None:
+    follower = greeted(terms=TERMS._replace(start_timeout=2.0))
+    assert "waiting for 28s" in logged(follower.tick(2.0))
+    assert ending(follower.tick(30.0)).code == 201
+
+
+def test_a_start_that_reaches_nobody_takes_no_longer_than_it_may() -> None:
+    follower = Follower(TERMS._replace(start_timeout=2.0), 0.0)
+    follower.tick(0.0)
+    follower.link_lost(REFUSED, 1.9)
+    assert ending(follower.tick(2.0)).code == 201
 
 
 # Everywhere --------------------------------------------------------------------------------

@@ -10,10 +10,15 @@ seconds, and ``deadline`` says when to call ``tick`` next.
                                                                 stop of long ago was in the way
 Rules:
 
-- Until the application has been claimed once, the time for all of it is ``connect_timeout``; but
-  a claim that was sent may be heard later, so nothing is given up within ``lost_after`` of it.
+- Once a claim was sent, the application may run, be it that the claim was granted, or that it was
+  lost with its link and is heard later. Then nothing ends this within ``lost_after`` of the last
+  word heard but the guest's word that the application has ended, will not stop, or has another
+  owner. That this manager is refused, for its certificate or its rights, is no such word.
+- Until the application has been claimed once, the time for all of it is ``connect_timeout``.
 - Then a lost link means "unknown": it is retried for ``lost_after`` from the last word heard,
-  whatever fails meanwhile, and only an explicit refusal ends it sooner.
+  whatever fails meanwhile.
+- The time to stop it, or to start it, counts while the guest answers: ``lost_after`` does, where
+  the link is lost or a poll is not answered.
 - A link that does not answer a poll for two poll intervals is given up for a new one.
 - A claim on a new link never starts the application: what ended meanwhile is to be told.
 - While the guest says that the application is under maintenance, nothing that becomes of it,
@@ -22,7 +27,7 @@ Rules:
   at rest ends this as ever. SIGTERM, and another owner, end it at any time.
 - To detach is to hand the ownership over, and counts only when the server has said that it knows:
   where the link is lost before, a new one is tried for, for ``lost_after``.
-- Once a Claim was sent, the application may run: SIGTERM then ends only when it is stopped.
+- After a claim SIGTERM ends this only when the application is stopped.
 """
 
 from cmappd import reasons
@@ -69,7 +74,7 @@ class Follower:
         times = [f.step_until]
         if f.stage not in (Stage.FOLLOWING, Stage.SETTLING):
             times.append(f.until)
-        if f.limit is not None and f.stage is not Stage.SETTLING:
+        if f.limit is not None and f.known is not None:
             times.append(f.limit)
         return min(times)
 
@@ -81,8 +86,8 @@ class Follower:
                 claim.settled(f, now)
         elif f.stage is Stage.OVER:
             pass
-        elif f.limit is not None and now >= f.limit:
-            f.end(out_of_time(f.terms, f.status, following=f.stage is Stage.FOLLOWING))
+        elif f.limit is not None and now >= f.limit and f.known is not None:
+            f.end(out_of_time(f.terms, f.known))
         elif f.stage is not Stage.FOLLOWING and now >= f.until:
             link.give_up(f, now)
         elif now >= f.step_until:
@@ -145,8 +150,8 @@ class Follower:
         if not f.to_stop:
             f.limit = now + f.terms.stop_timeout
             f.kill_from = now + TOGETHER
-            if f.maintained:  # the link is not tried for so long any more
-                f.until = min(f.until, now + f.terms.lost_after)
+            # For a boot, or the end of a maintenance, the link is not tried for any more.
+            f.until = min(f.until, now + f.terms.lost_after)
         f.wish = Wish.KILL if f.to_stop else Wish.STOP
         how = "stop" if f.wish is Wish.STOP else "kill"
         f.say(f"asked to {how} the application", INFO)

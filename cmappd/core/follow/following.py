@@ -35,6 +35,8 @@ class Following:
         self.interval = poll_interval(terms.poll_interval, terms.lost_after, None)
         self.heard = now
         self.until = now + terms.connect_timeout  # a claimed link must be there by then
+        if terms.start_timeout is not None:
+            self.until = now + min(terms.connect_timeout, terms.start_timeout)
         self.attempts = 0
         self.failure: Failure | None = None
         # Of the guest and the application.
@@ -74,6 +76,16 @@ class Following:
         """Whether the application is to be stopped."""
         return self.wish in (Wish.STOP, Wish.KILL)
 
+    @property
+    def known(self) -> AppStatus | None:
+        """The state of the application, where the guest answers for it and owes no word."""
+        return self.status if self.stage is Stage.FOLLOWING and self.poll is None else None
+
+    @property
+    def may_run(self) -> bool:
+        """Whether a claim was granted, or may be: it was not answered, and may be heard yet."""
+        return self.claims > 0
+
     def note(self, state: State, now: float) -> None:
         """Take the last word of the guest for the truth."""
         notice, terms = state.status.maintenance, self.terms
@@ -91,7 +103,7 @@ class Following:
     def end(self, end: Exit) -> None:
         """It is over."""
         self.stage = Stage.OVER
-        self.exit = end._replace(claimed=self.claims > 0)
+        self.exit = end._replace(claimed=self.may_run)
         self.do(self.exit)
 
     def seq(self) -> int:

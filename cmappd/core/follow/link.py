@@ -8,6 +8,7 @@ from cmappd.core.follow.actions import (
     LAST_RETRY,
     Close,
     Connect,
+    Exit,
     Failure,
     Wish,
 )
@@ -56,11 +57,8 @@ def welcomed(f: Following, welcome: Welcome) -> None:
 
 def lost(f: Following, failure: Failure, now: float) -> None:
     """The link could not be opened, or has ended."""
-    if f.status is None:
-        if failure.reason is reasons.UNREACHABLE:
-            retry(f, failure, now)
-        else:
-            f.end(exit_as(failure.reason, failure.text, None))
+    if f.status is None and failure.reason is not reasons.UNREACHABLE:
+        leave(f, exit_as(failure.reason, failure.text, None), now)
         return
     if f.stage is Stage.FOLLOWING:
         f.until = _until(f, now)
@@ -93,20 +91,27 @@ def retry(f: Following, failure: Failure, now: float) -> None:
 def give_up(f: Following, now: float) -> None:
     """It was tried for long enough."""
     last = "no answer" if f.failure is None else f.failure.text
+    if f.status is None:
+        unknown = "; it may have been started" if f.may_run else ""
+        leave(f, exit_as(reasons.UNREACHABLE, f"{last}{unknown}", None), now)
+        return
+    text = f"the application's state is unknown; last: {last}"
+    if f.wish is not Wish.FOLLOW:
+        text = f"asked to {f.wish.value}, and the guest may not know; {text}"
+    leave(f, exit_as(reasons.LOST, text, f.run), now)
+
+
+def leave(f: Following, end: Exit, now: float) -> None:
+    """End so, without a word of the guest that the application has ended, or has another owner.
+
+    Where it may run, not before whoever starts it elsewhere may know that it has ended here.
+    """
     f.do(Close())
     until = f.heard + f.terms.lost_after
-    if f.claiming is not None and now < until:
-        # Not before who else starts it may know that a start which was asked for has ended.
-        left = format_duration(round(until - now))
-        f.say(f"the claim was not answered, and may be heard yet; waiting for {left}", WARNING)
-        f.until = until
-        f.enter(Stage.WAITING, until)
+    if not f.may_run or now >= until:
+        f.end(end)
         return
-    if f.status is None:
-        unknown = "; it may have been started" if f.claiming is not None else ""
-        f.end(exit_as(reasons.UNREACHABLE, f"{last}{unknown}", None))
-    else:
-        text = f"the application's state is unknown; last: {last}"
-        if f.wish is Wish.DETACH:
-            text = f"asked to detach, and the guest may not know; {text}"
-        f.end(exit_as(reasons.LOST, text, f.run))
+    left = format_duration(round(until - now))
+    f.say(f"{end.text}; the application may run, so waiting for {left}", WARNING)
+    f.exit = end
+    f.enter(Stage.SETTLING, until)

@@ -18,6 +18,9 @@ from cmappd.core.messages import Ack, Ended, Message, Refused, Release, State
 from cmappd.core.state import ALIVE, Phase
 from cmappd.core.wording import ERROR, INFO, WARNING
 
+# Why we are refused, whatever becomes of the application.
+_OF_US = (reasons.TLS, reasons.DENIED, reasons.PROTOCOL)
+
 
 def state(f: Following, state: State, now: float) -> None:
     """The state has changed, or answers the claim or a poll."""
@@ -155,5 +158,7 @@ def refused(f: Following, refused: Refused, now: float) -> None:
         f.end(exit_as(reasons.GUEST_RESTARTED, text, f.run))
     elif unknown:  # what became of the run, the server says; that it has ended, it may not
         f.end(exit_as(reason, "", f.run)._replace(text=text))
+    elif reason in _OF_US:
+        link.leave(f, exit_as(reason, text, f.run), now)
     else:
         f.end(exit_as(reason, text, f.run))

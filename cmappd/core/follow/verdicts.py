@@ -53,17 +53,11 @@ def is_over(status: AppStatus) -> bool:
     return status.goal is Goal.DOWN and status.phase in REST
 
 
-def out_of_time(terms: Terms, status: AppStatus | None, *, following: bool) -> Exit:
+def out_of_time(terms: Terms, status: AppStatus) -> Exit:
     """The exit when what was asked for, to start or to stop, has taken too long."""
     reason, asked = reasons.NOT_STOPPED, terms.stop_timeout
     if terms.start_timeout is not None:
         reason, asked = reasons.NOT_READY, terms.start_timeout
-        if status is None:
-            reason = reasons.UNREACHABLE
-    text = f"after {asked:.6g}s "
-    if not following or status is None:
-        text += "the server cannot be reached, and the state is unknown"
-    else:
-        pids = ", ".join(map(str, status.survivors))
-        text += f"it is {status.phase}" + (f", left: pid {pids}" if pids else "")
-    return exit_as(reason, text, None if status is None else status.run)
+    pids = ", ".join(map(str, status.survivors))
+    text = f"after {asked:.6g}s it is {status.phase}" + (f", left: pid {pids}" if pids else "")
+    return exit_as(reason, text, status.run)
