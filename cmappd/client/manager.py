@@ -168,10 +168,10 @@ class Driver:
     def run(self) -> Exit:
         """Until it is over."""
         while True:
+            self._hear_signals()
+            # What came until now is heard before it is judged, also after a pause of this process.
             now = time.monotonic()
-            self._hear_signals(now)
-            # Before the clock: after a pause of this process, the word may be there already.
-            self._hear_link(now)
+            self._hear_link()
             deadline = self._follower.deadline
             if deadline is not None and now >= deadline:
                 self._carry_out(self._follower.tick(now))
@@ -192,7 +192,7 @@ class Driver:
         left = None if until is None else max(0, math.ceil((until - time.monotonic()) * 1000))
         poller.poll(left)
 
-    def _hear_signals(self, now: float) -> None:
+    def _hear_signals(self) -> None:
         try:
             numbers = os.read(self._wakening, 64)
         except BlockingIOError:
@@ -201,21 +201,22 @@ class Driver:
             if number == signal.SIGHUP:
                 self._log.reopen()
             elif number in STOPPING:
-                self._carry_out(self._follower.stop(now))
+                self._carry_out(self._follower.stop(time.monotonic()))
             elif number == signal.SIGUSR1:
-                self._carry_out(self._follower.detach(now))
+                self._carry_out(self._follower.detach(time.monotonic()))
 
-    def _hear_link(self, now: float) -> None:
+    def _hear_link(self) -> None:
         current = self._link
         if current is None:
             return
         was_ready = current.ready
         try:
-            messages = current.work(now)
+            messages = current.work(time.monotonic())
         except LinkError as error:
             self._close()
-            self._carry_out(self._follower.link_lost(error.failure, now))
+            self._carry_out(self._follower.link_lost(error.failure, time.monotonic()))
             return
+        now = time.monotonic()  # after it was read: it must not be heard before it was said
         if current.ready and not was_ready:
             self._carry_out(self._follower.connected(now))
         for message in messages:

@@ -14,6 +14,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cmappd.client.link import Address, Link
+from cmappd.client.log import INFO, Log
+from cmappd.client.manager import Driver
+from cmappd.core.follow.actions import Terms
+from cmappd.core.follow.follower import Follower
+from cmappd.core.follow.following import Stage
 from cmappd.core.messages import (
     Ack,
     AppStatus,
@@ -206,6 +212,25 @@ def test_a_peer_that_does_not_answer_polls_is_given_up_and_lost(site: Site) -> N
     assert "state is unknown" in errors
 
 
+def test_a_stop_that_the_guest_does_not_answer_is_given_up_with_the_link(site: Site) -> None:
+    """Not when its time is over: the application may run, and nothing is known of it."""
+    log = site.directory / "log"
+
+    def silent(peer: Conversation) -> None:
+        peer.grant()
+        while True:
+            peer.hear()
+
+    with site.peer(silent, never_answers) as peer:
+        config = site.configure(peer.port, lost_after="3s", stop_timeout="100ms")
+        process = start("manager", "--app", "oracle", "--config", config, "--log-file", log)
+        wait_for(lambda: "the link was lost" in read(log))
+        process.send_signal(signal.SIGTERM)
+        code, _, errors = finish(process)
+    assert code == 202
+    assert "asked to stop, and the guest may not know" in errors
+
+
 def test_a_manager_that_was_stopped_reads_before_it_judges(site: Site) -> None:
     log = site.directory / "log"
     with site.peer(serve_until_stopped) as peer:
@@ -219,6 +244,49 @@ def test_a_manager_that_was_stopped_reads_before_it_judges(site: Site) -> None:
         code, _, errors = finish(process)
     assert code == 0
     assert "lost" not in errors
+
+
+def test_a_word_is_not_heard_before_it_was_said(tmp_path: Path) -> None:
+    """Although this process stands still in the middle, as where a log is on a disk that hangs."""
+    stalled, spoken = threading.Event(), threading.Event()
+    follower = Follower(Terms("oracle", "test", "i"), time.monotonic())
+    said: list[float] = []
+    links: list[Link] = []
+
+    def opener(now: float, until: float) -> Link:
+        place = Address(socket.AF_INET, ("127.0.0.1", peer.port))
+        links.append(Link([place], None, now, until))
+        return links[-1]
+
+    class Stalling(Log):
+        def write(self, text: str, severity: int = INFO) -> None:
+            super().write(text, severity)
+            if "asked to stop" in text:
+                stalled.set()
+                assert spoken.wait(DEADLINE)
+
+    def script(peer: Conversation) -> None:
+        peer.grant()
+        wait_for(lambda: follower.stage is Stage.FOLLOWING)
+        os.write(waking, bytes([signal.SIGTERM]))
+        assert stalled.wait(DEADLINE)
+        said.append(time.monotonic())
+        peer.say(Ended(0, "oracle", EXIT_3))
+        spoken.set()
+        while True:
+            peer.hear()
+
+    wakening, waking = os.pipe()
+    os.set_blocking(wakening, False)
+    with raw_peer(script) as peer:
+        log = Stalling("test", device=str(tmp_path / "none"))
+        end = Driver(follower, opener, log, wakening).run()
+        log.close()
+        links[0].close()
+    os.close(waking)
+    os.close(wakening)
+    assert end.code == 3
+    assert follower._f.heard >= said[0]
 
 
 def test_sighup_reopens_the_log_file(site: Site) -> None:
