@@ -292,11 +292,10 @@ def _check(asked: "Namespace") -> int:
     from cmappd.server.check import check
 
     count, findings, notes = check(os.path.abspath(asked.file))
-    if findings:
-        return _complain("\n".join(findings), FAILED)
-    print(f"{asked.file}: ok, {count} application{'' if count == 1 else 's'}")
+    if not findings:
+        print(f"{asked.file}: ok, {count} application{'' if count == 1 else 's'}")
     print(notes)
-    return 0
+    return _complain("\n".join(findings), FAILED) if findings else 0
 
 
 def _pki(asked: "Namespace") -> int:

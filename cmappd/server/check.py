@@ -62,6 +62,12 @@ def _notes(name: str, apps: Mapping[str, Application]) -> Iterator[str]:
             f"apps.{name}: may run for {format_duration(within)} after its manager is cut off;"
             f' where it may also run in another guest, cmappmgr.toml needs lost_after = "{least}"'
         )
+        if app.autostart:
+            yield (
+                f"apps.{name}: autostart = true starts it when this guest boots, without a manager,"
+                " also while another guest runs it; where it may run in another guest, it needs"
+                " autostart = false"
+            )
         for required in app.requires:
             if apps[required].manager.on_lost != "stop":
                 yield (
