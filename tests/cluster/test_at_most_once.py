@@ -16,6 +16,7 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 
 from cmappd.core.at_most_once import ends_within, least_lost_after
@@ -45,7 +46,11 @@ class Scene:
         self.config = folder / "cmappmgr.toml"
         self.config.write_text(
             hosts_file(
-                authority, 1, connect_timeout="60s", lost_after=f"{ceil(lost_after * 1000)}ms"
+                authority,
+                1,
+                connect_timeout="60s",
+                lost_after=f"{ceil(lost_after * 1000)}ms",
+                stop_timeout="1s",
             )
         )
         self.config.chmod(0o600)
@@ -117,10 +122,11 @@ def mended_after(seconds: float) -> Blow:
 
 
 class Course(NamedTuple):
-    """What happens to the link, and how long the manager tries again."""
+    """What happens to the link, how long the manager tries again, and whether it is to stop."""
 
     blow: Blow
     lost_after: float = LOST_AFTER
+    sigterm: bool = False
 
 
 COURSES = {
@@ -131,6 +137,7 @@ COURSES = {
     "mended while it ends": Course(mended_after(LEASE + 0.5)),
     "mended at the last moment": Course(mended_after(LOST_AFTER - 0.3)),
     "mended too late": Course(mended_after(LOST_AFTER + 0.1)),
+    "cut, and the package is halted": Course(cut, sigterm=True),
 }
 TOO_SHORT = Course(cut, 3.0)
 
@@ -150,6 +157,10 @@ def take(folder: Path, course: Course) -> Outcome:
         first = scene.manager("vm1")
         first.wait_said("running")
         course.blow(scene.guests["vm1"])
+        if course.sigterm:
+            first.wait_said("the link was lost")
+            (cmappmgr,) = psutil.Process(first.pid).children()  # of nsenter
+            cmappmgr.terminate()
         code = first.wait(PATIENCE)
         second = scene.manager("vm2")
         second.wait_said("running")

@@ -141,6 +141,18 @@ def paused_manager(scene: Scene) -> Manager:
     return manager
 
 
+def right_taken_away(scene: Scene) -> Manager:
+    """The application runs on, and the cluster is told only when it may be started elsewhere."""
+    with followed(scene, SHORT) as (_, manager):
+        pid = scene.guest.pid_of("db")
+        scene.guest.managers = {"vmhost1": {"apps": ["other"]}}
+        scene.guest.write()
+        manager.wait()
+        assert "the application may run, so waiting for 1s" in manager.said()
+        assert scene.guest.pid_of("db") == pid
+    return manager
+
+
 # The server or its guest begins anew ---------------------------------------------------
 
 
@@ -299,6 +311,13 @@ CASES = (
         202,
         "stopped because no manager was heard for its lease",
         paused_manager,
+    ),
+    Case(
+        "not allowed any more",
+        reasons.DENIED,
+        204,
+        "vmhost1 may not drive 'db' any more",
+        right_taken_away,
     ),
     Case(
         "server killed and begun anew",
