@@ -14,7 +14,7 @@ import hypothesis
 import psutil
 import pytest
 
-from tests import ports
+from tests import left_behind, ports
 
 # Set by continuous integration, where a skipped test would pass for a test that passed.
 MUST_RUN = os.environ.get("CMAPPD_TEST_MUST_RUN") == "1"
@@ -131,6 +131,33 @@ def no_orphans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail(f"processes of the tests are left: {left}")
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_litter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """At the end: no process, namespace, mount, cgroup or folder of the tests is left."""
+    folder = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folders = left_behind.Folders(monkeypatch)
+
+        def left() -> set[object]:
+            return {
+                *left_behind.namespaces(),
+                *left_behind.mounts(folder),
+                *left_behind.cgroups(),
+                *left_behind.defaults(),
+                *folders.left(),
+                *_children(os.getpid()),
+            }
+
+        before = left()
+        yield
+        found, deadline = left() - before, time.monotonic() + SETTLE
+        while found and time.monotonic() < deadline:
+            time.sleep(0.05)
+            found &= left()
+    if found:
+        pytest.fail(f"the tests leave on the machine: {', '.join(sorted(map(str, found)))}")
 
 
 def _is_orphan(process: psutil.Process, folder: str) -> bool:

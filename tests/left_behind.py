@@ -1,0 +1,74 @@
+"""What tests could leave on the machine, beside processes: each function names what there is now.
+
+Other runs of the tests may be at work at the same time, so it is only what this one has made, or
+what nobody uses any more.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Where the programs keep things that were not told to keep them elsewhere.
+DEFAULTS = ("/run/cmappd", f"/tmp/cmappd-{os.getuid()}", "/var/lib/cmappd", "/var/log/cmappd")
+
+
+def namespaces() -> set[str]:
+    """Network namespaces that have a name, as ``ip netns list`` shows them."""
+    folder = Path("/run/netns")
+    return {str(path) for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def mounts(folder: Path) -> set[str]:
+    """Mounts below a folder, or of what is in it; those in other namespaces end with these."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    mentions = re.compile(rf"{re.escape(str(folder))}(/|\s|$)")
+    return {line for line in lines if mentions.search(line)}
+
+
+def cgroups() -> set[str]:
+    """Cgroups of version 2 that are called as ours are, and have no process in them."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    roots = [Path(line.split()[4]) for line in lines if " - cgroup2 " in line]
+    return {str(each) for root in roots for each in _ours(root) if _is_empty(each)}
+
+
+def _ours(root: Path) -> Iterator[Path]:
+    """The outermost: what is in one of ours is its own affair."""
+    for path, folders, _ in os.walk(root):
+        ours = [name for name in folders if name.startswith("cmappd-")]
+        yield from (Path(path, name) for name in ours)
+        folders[:] = [name for name in folders if name not in ours]
+
+
+def _is_empty(cgroup: Path) -> bool:
+    try:
+        return "populated 0" in (cgroup / "cgroup.events").read_text()
+    except OSError:  # it is gone
+        return False
+
+
+def defaults() -> set[str]:
+    """Folders of programs that were not told where to keep things."""
+    return {path for path in DEFAULTS if os.path.exists(path)}
+
+
+class Folders:
+    """The temporary folders that this process makes, which tests have outside of their own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._made: list[str] = []
+        self._make = tempfile.mkdtemp
+        monkeypatch.setattr(tempfile, "mkdtemp", self._note)
+
+    def _note(self, *arguments: str | None, **options: str | None) -> str:
+        made = self._make(*arguments, **options)
+        self._made.append(made)
+        return made
+
+    def left(self) -> set[str]:
+        """Those that are still there."""
+        return {path for path in self._made if os.path.exists(path)}

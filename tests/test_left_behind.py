@@ -1,0 +1,67 @@
+"""What tests leave on the machine is seen."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import left_behind
+
+NAME = f"cmappd-test-left-{os.getpid()}"
+
+
+@contextmanager
+def made(make: str, remove: str) -> Iterator[None]:
+    """What a command makes, until another one removes it."""
+    subprocess.run(["/bin/sh", "-ec", make], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["/bin/sh", "-ec", remove], check=True)
+
+
+@pytest.mark.root
+def test_a_namespace_with_a_name() -> None:
+    with made(f"ip netns add {NAME}", f"ip netns delete {NAME}"):
+        assert f"/run/netns/{NAME}" in left_behind.namespaces()
+    assert f"/run/netns/{NAME}" not in left_behind.namespaces()
+
+
+@pytest.mark.root
+def test_a_mount(tmp_path: Path) -> None:
+    with made(f"mount -t tmpfs tmpfs {tmp_path}", f"umount {tmp_path}"):
+        assert len(left_behind.mounts(tmp_path)) == 1
+        assert len(left_behind.mounts(tmp_path.parent)) == 1
+        assert not left_behind.mounts(tmp_path.with_name(tmp_path.name[:-1]))
+    assert not left_behind.mounts(tmp_path)
+
+
+@pytest.mark.root
+def test_a_cgroup_that_nobody_is_in() -> None:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split()[4] for line in lines if " - cgroup2 " in line]
+    if not points:
+        pytest.skip("needs cgroup version 2")
+    path = f"{points[0]}/{NAME}"
+    with made(f"mkdir -p {path}/cmappd-inside", f"rmdir {path}/cmappd-inside {path}"):
+        assert path in left_behind.cgroups()
+        assert f"{path}/cmappd-inside" not in left_behind.cgroups()
+        process = subprocess.Popen(["/bin/sleep", "infinity"])
+        try:
+            Path(path, "cmappd-inside/cgroup.procs").write_text(str(process.pid))
+            assert path not in left_behind.cgroups(), "it may be another run's"
+        finally:
+            process.kill()
+            process.wait()
+    assert path not in left_behind.cgroups()
+
+
+def test_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = left_behind.Folders(monkeypatch)
+    with tempfile.TemporaryDirectory() as name:
+        assert folders.left() == {name}
+    assert not folders.left()
