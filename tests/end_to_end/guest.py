@@ -33,6 +33,7 @@ class Guest:
         self.identity = authority.guest("guest1", end=timedelta(days=90))
         self.apps: dict[str, Table] = {}
         self.managers: dict[str, Table] = {"vmhost1": {"apps": ["*"]}, "vmhost2": {"apps": ["*"]}}
+        self.keys: Table = {}  # more of [server]
         self.tls: Table = {"ca": authority.ca}
         self.server: Program | None = None
 
@@ -73,7 +74,7 @@ class Guest:
         certificate, key = self.identity
         server = {"listen": [f"127.0.0.1:{self.port}"], "state_directory": str(self.state)}
         table = {
-            "server": server,
+            "server": {**self.keys, **server},
             "tls": {"certificate": certificate, "key": key, **self.tls},
             "managers": self.managers,
             "apps": self.apps,
