@@ -80,7 +80,7 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
         return {"health": {**rule, "failures": 2, "action": action}}
 
     yield part("plain", play("plain"))
-    yield part("polite", play("polite", term=0, rate=4))
+    yield part("polite", play("polite", term=0, rate=4), form="timestamps")
     yield part("shell", ["/bin/sh", "-c", SHELL, str(cast / "shell")], obeys=False)
     yield part("family", play("family", children="ccc"), children=True)
     yield part("sessions", play("sessions", children="sdc", term=5), children=True)
@@ -93,7 +93,7 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
         children=True,
         stubborn=True,
     )
-    yield part("talker", play("talker", rate=20, lines=5), quick=True)
+    yield part("talker", play("talker", rate=20, lines=5), quick=True, form="json")
     yield part("chatter", play("chatter", rate=10, lines=100), quick=True)
     yield part("settling", play("settling"), {"start": {"ready": "300ms"}})
     pid_file = str(cast / "pidfile" / "pid")
@@ -200,6 +200,7 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
         play("watched", rate=5),
         {"start": {"ready": "notify", "timeout": "20s"}, "health": {"watchdog": "6s"}},
         watched=True,
+        form="timestamps",
     )
     yield part("tight", play("tight", rate=4, lines=10), disk=disk)
     yield part("full", play("full", rate=10, lines=5), full=True)

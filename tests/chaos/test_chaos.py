@@ -37,6 +37,7 @@ Each rule was broken once in the code, and that was seen here:
 - a stop undone by the restart policy: "has a new run after: stopped";
 - what a broken file hides taken away: managers end with 204, "and nothing was done to" them;
 - the last line written again at the adoption: it "comes again"; some bytes lost: "missing";
+- in a log with times or as JSON lines lost, or written twice: "missing", or one "comes again";
 - orphans not waited for: "cmappserver leaves a zombie".
 """
 
