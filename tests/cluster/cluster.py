@@ -43,6 +43,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.nodes: dict[str, Machine] = {}
+        self._read: dict[Path, int] = {}  # bytes of each package log
         self._switch = Switch()
         nodes.prepare(folder)
         self._authority = Authority(folder / "pki")
@@ -252,7 +253,12 @@ class Cluster:
             if history.get("id") == resource
         )
 
+    def read_logs(self) -> None:
+        """Be done with what the package logs have: a claim must not rest on old words."""
+        for path in self.folder.glob("node*/var/log/cmappd/*.log"):
+            self._read[path] = path.stat().st_size
+
     def package_log(self, node: str, resource: str) -> str:
-        """What the manager and the agent have written there."""
+        """What the manager and the agent have written there since the logs were read."""
         path = self.folder / node / "var/log/cmappd" / f"{resource}.log"
-        return path.read_text() if path.exists() else ""
+        return path.read_bytes()[self._read.get(path, 0) :].decode() if path.exists() else ""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from tests.cluster.cluster import Cluster
 from tests.cluster.guests import PROGRAMS
 from tests.cluster.machines import wait_for
-from tests.cluster.resources import in_order, package, prefers, roaming, stays, vm
+from tests.cluster.resources import OTHER, in_order, package, prefers, roaming, stays, vm
 
 
 class Package:
@@ -35,6 +35,7 @@ class Package:
         cluster.load(*package(vm_name, apps, node, timeouts, **meta))
         self.wait_at(node)
         self.pids = self.living()
+        cluster.read_logs()
 
     def living(self) -> dict[str, int]:
         """The one process of each application."""
@@ -47,11 +48,20 @@ class Package:
         self.living()
 
     def recovery(self, node: str, begin: float) -> float:
-        """The seconds from ``begin`` until all of it is there, and the package log has it."""
+        """The seconds from ``begin`` until all of it runs again, and the package log has it."""
         self.wait_at(node)
         seconds = time.monotonic() - begin
         for each in self.apps:
             assert "running, pid" in self.cluster.package_log(node, each)
+        return seconds
+
+    def stays(self, node: str, begin: float) -> float:
+        """The seconds from ``begin`` until all of it is there, as it was; no log has a word."""
+        self.wait_at(node)
+        seconds = time.monotonic() - begin
+        assert self.living() == self.pids
+        for each in self.apps:
+            assert self.cluster.package_log(node, each) == ""
         return seconds
 
 
@@ -68,7 +78,9 @@ def application_dies(cluster: Cluster) -> float:
     assert cluster.failures("db") == deaths
     assert cluster.disk.pid("web") == it.pids["web"]
     assert cluster.guest_machine("vm1") is machine
-    assert "exit 3, app: ended by itself, exit code 3" in cluster.package_log("node1", "db")
+    log = cluster.package_log("node1", "db")
+    assert log.count("exit 3, app: ended by itself, exit code 3") == deaths
+    assert cluster.package_log("node1", "web") == ""
     return worst
 
 
@@ -79,14 +91,20 @@ def threshold_is_reached(cluster: Cluster) -> float:
     cluster.disk.wait_starts("db", 2)
     it.wait_at("node1")
     cluster.disk.order("db", 4)
-    return it.recovery("node2", time.monotonic())
+    seconds = it.recovery("node2", time.monotonic())
+    log = cluster.package_log("node1", "db")
+    assert [code for code in (3, 4) if f"exit {code}, app" in log] == [3, 4]
+    assert "exit 0, stopped" in cluster.package_log("node1", "web")
+    return seconds
 
 
 def node_dies(cluster: Cluster) -> float:
     """The other one fences it, and runs the package."""
     it = Package(cluster)
     cluster.kill("node1")
-    return it.recovery("node2", time.monotonic())
+    seconds = it.recovery("node2", time.monotonic())
+    assert "exit" not in cluster.package_log("node1", "db")
+    return seconds
 
 
 def vm_dies(cluster: Cluster) -> float:
@@ -126,7 +144,9 @@ def node_is_cut_off(cluster: Cluster) -> float:
     cluster.cut("node1")
     begin = time.monotonic()
     wait_for(lambda: cluster.hypervisor.fenced == ["node1"], "the fencing")
-    return it.recovery("node2", begin)
+    seconds = it.recovery("node2", begin)
+    assert "exit" not in cluster.package_log("node1", "db")
+    return seconds
 
 
 class Roamer:
@@ -146,6 +166,7 @@ class Roamer:
         cluster.wait_at("node1", "vm1", "db")
         cluster.wait_at("node2", "vm2")
         cluster.settle()
+        cluster.read_logs()
 
     def cut_off(self) -> float:
         """Cut the guest off; the seconds until the application runs in the other one."""
@@ -170,6 +191,7 @@ def guest_may_not_end_it(cluster: Cluster) -> float:
     it = Roamer(cluster, other_guests="true")
     seconds = it.cut_off()
     assert cluster.hypervisor.fenced == ["node1"]
+    assert "exit 202, lost" in cluster.package_log("node1", "db")
     return seconds
 
 
@@ -182,6 +204,7 @@ def two_guests_and_a_standby(cluster: Cluster) -> float:
     seconds = time.monotonic() - begin
     cluster.wait_at("node2", "vm2", "db")
     assert it.cluster.disk.runs("db")[-1] == "started in vm2"
+    assert "exit 0, stopped" in cluster.package_log("node1", "db")
     assert not cluster.hypervisor.fenced
     cluster.run("crm_attribute", "--node", "node1", "--name", "standby", "--delete")
     cluster.wait_at("node1", "vm1", "db")
@@ -214,23 +237,30 @@ def manager_is_killed(cluster: Cluster) -> float:
     begin = time.monotonic()
     wait_for(lambda: cluster.failures("db") == 1, "the failure")
     cluster.disk.wait_starts("db", 2)
-    return it.recovery("node1", begin)
+    it.wait_at("node1")
+    seconds = time.monotonic() - begin
+    log = cluster.package_log("node1", "db")
+    assert "stopped as this manager was asked" in log  # by the agent's own, before the next one
+    assert "running, pid" in log
+    assert cluster.disk.pid("web") == it.pids["web"]
+    return seconds
 
 
 def guest_migrates(cluster: Cluster) -> float:
     """There and back: nothing is stopped, and nothing has failed."""
     it = Package(cluster, allow_migrate="true")
     machine = cluster.guest_machine("vm1")
-    begin = time.monotonic()
     for standby, node in (("on", "node2"), ("off", "node1")):
+        cluster.read_logs()
+        begin = time.monotonic()
         cluster.run("crm_attribute", "--node", "node1", "--name", "standby", "--update", standby)
         it.wait_at(node)
         seconds = time.monotonic() - begin
         cluster.settle()
         assert it.living() == it.pids
         assert cluster.guest_machine("vm1") is machine
-        assert "detached: the application runs on" in cluster.package_log("node1", "db")
-        begin = time.monotonic()
+        assert "detached: the application runs on" in cluster.package_log(OTHER[node], "db")
+        assert "running, pid" in cluster.package_log(node, "db")
     assert (cluster.failures("db"), cluster.failures("web")) == (0, 0)
     cluster.disk.order("db", 3)
     cluster.disk.wait_starts("db", 2)
@@ -255,6 +285,12 @@ def somebody_works_on_it(cluster: Cluster) -> float:
     guest.run(*control, "maintenance", "db", "off")
     it.wait_at("node1")
     assert (cluster.failures("db"), cluster.disk.starts("db")) == (0, 2)
+    log = cluster.package_log("node1", "db")
+    assert "under maintenance" in log
+    assert "new disks" in log
+    assert "stopped in the guest by its administrator" in log
+    assert "maintenance is over" in log
+    assert "exit" not in log
     begin = time.monotonic()
     cluster.disk.order("db", 3)
     cluster.disk.wait_starts("db", 3)
@@ -268,6 +304,8 @@ def node_is_put_on_standby(cluster: Cluster) -> float:
     it = Package(cluster)
     cluster.run("crm_attribute", "--node", "node1", "--name", "standby", "--update", "on")
     seconds = it.recovery("node2", time.monotonic())
+    for each in it.apps:
+        assert "exit 0, stopped" in cluster.package_log("node1", each)
     cluster.run("crm_attribute", "--node", "node1", "--name", "standby", "--delete")
     it.wait_at("node1")
     assert (cluster.failures("db"), cluster.failures("web")) == (0, 0)
@@ -285,8 +323,7 @@ def cluster_is_stopped_unmanaged(cluster: Cluster) -> float:
     it.wait_at("node1")
     cluster.run("crm_attribute", "--name", "maintenance-mode", "--delete")
     cluster.settle()
-    seconds = it.recovery("node1", begin)
-    assert it.living() == it.pids
+    seconds = it.stays("node1", begin)
     cluster.disk.order("db", 3)
     cluster.disk.wait_starts("db", 2)
     it.wait_at("node1")
@@ -300,6 +337,8 @@ def cleanup_allows_a_node_again(cluster: Cluster) -> float:
     cluster.disk.order("db", 3)
     it.wait_at("node2")
     cluster.settle()
+    assert "exit 3, app" in cluster.package_log("node1", "db")
+    cluster.read_logs()
     cluster.run("crm_resource", "--cleanup", "--resource", "db")
     seconds = it.recovery("node1", time.monotonic())
     assert cluster.failures("db") == 0
