@@ -8,11 +8,12 @@ import tempfile
 from pathlib import Path
 
 from tests.cluster.cluster import Cluster, why_not
+from tests.cluster.real_administration import REAL_ADMINISTRATION
 from tests.cluster.real_scenarios import REAL_SCENARIOS
 from tests.cluster.scenarios import SCENARIOS, Scenario
 from tests.guest_vm.image import CannotError
 
-EVERY = SCENARIOS + REAL_SCENARIOS
+EVERY = SCENARIOS + REAL_SCENARIOS + REAL_ADMINISTRATION
 WIDTH = 300  # of what is shown of an error
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.cluster import nodes
 from tests.cluster.cluster import Cluster, why_not
+from tests.guest_vm.image import CannotError
 
 FAILED = pytest.StashKey[bool]()
 
@@ -48,6 +49,31 @@ def cluster(shared_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator
         print_logs(shared_cluster)
         shared_cluster.restart()
         raise
+
+
+@pytest.fixture(scope="module")
+def kept_cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster, which keeps its resources from test to test: to boot the guest takes time."""
+    try:
+        shared_cluster.real  # noqa: B018  is made
+    except CannotError as error:
+        pytest.skip(str(error))
+    yield shared_cluster
+    try:
+        shared_cluster.clear()
+    except BaseException:
+        shared_cluster.restart()
+        raise
+
+
+@pytest.fixture
+def real_cluster(kept_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """It; after a failure it begins anew."""
+    yield kept_cluster
+    if request.node.stash[FAILED]:
+        print_logs(kept_cluster)
+        print(kept_cluster.real.vm.console.read_text(errors="replace")[-8000:])
+        kept_cluster.restart()
 
 
 def print_logs(cluster: Cluster) -> None:
