@@ -95,7 +95,7 @@ def real_node_dies(cluster: Cluster) -> float:
     it = Package(cluster)
     cluster.kill(it.node)
     seconds = it.goes_to_the_other()
-    assert not it.said(": exit ")
+    assert not it.managers_ended()
     return seconds
 
 
@@ -106,7 +106,7 @@ def real_node_is_cut_off(cluster: Cluster) -> float:
     cluster.cut(it.node)
     seconds = it.goes_to_the_other()
     assert cluster.hypervisor.fenced[fenced:] == [it.node]
-    assert not it.said(": exit ")
+    assert not it.managers_ended()
     return seconds
 
 
