@@ -16,8 +16,8 @@ at_most_once   from the moment on at which the manager has ended without knowing
 it_gives_up    where the network carries nothing any more, the manager ends
 
 And because a check that finds nothing proves nothing: with a shorter lost_after, with a guest that
-takes old words for new ones, and with a manager that ends when its time is over, whatever it
-knows, the walk finds the second copy.
+takes old words for new ones, and with a manager that ends because its time is over or because it is
+refused, the walk finds the second copy.
 """
 
 import copy
