@@ -206,7 +206,7 @@ def test_what_another_manager_has_taken_over_is_left_alone(stage: Stage) -> None
 def service(command: str) -> Definition:
     text = f"package_name vm1\nexternal_script {script()}\n"
     service = f'service_name db\nservice_cmd "{command}"\n'
-    return read(f"{text}{service}service_restart 1\nservice_halt_timeout 330\n")
+    return read(f"{text}{service}service_restart 1\nservice_halt_timeout 360\n")
 
 
 def test_the_examples_are_valid_and_nothing_is_changed(stage: Stage) -> None:

@@ -32,7 +32,7 @@ service_halt_timeout  {halt_timeout}
 
 def test_the_example_is_read_as_it_stands(stage: Stage) -> None:
     command = "/usr/local/bin/cmappmgr --app db --guest vm1"
-    assert stage.services().services[1] == Service("db", command, 1, 330)
+    assert stage.services().services[1] == Service("db", command, 1, 360)
 
 
 def test_an_application_that_dies_is_restarted_and_then_the_package_moves(stage: Stage) -> None:
