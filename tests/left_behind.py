@@ -52,8 +52,9 @@ def _is_empty(cgroup: Path) -> bool:
 
 
 def defaults() -> set[str]:
-    """Folders of programs that were not told where to keep things."""
-    return {path for path in DEFAULTS if os.path.exists(path)}
+    """What is kept by programs that were not told where."""
+    found = {path for path in DEFAULTS if os.path.exists(path)}
+    return found | {str(inner) for path in found for inner in Path(path).rglob("*")}
 
 
 class Folders:
