@@ -408,7 +408,8 @@ def test_what_runs_when_cmappserver_ends(scene: Scene, on_shutdown: str) -> None
     table = tomllib.loads(text.replace('on_shutdown = "stop"', f'on_shutdown = "{on_shutdown}"'))
     guest.keys, guest.managers = table["server"], table["managers"]
     (scene.folder / "apps.d").mkdir()
-    shutil.copy(APPS / "minimal.toml", scene.folder / "apps.d")
+    log = f'[apps.minimal.log]\npath = "{guest.app_log("minimal")}"\n'
+    (scene.folder / "apps.d/minimal.toml").write_text(f"{(APPS / 'minimal.toml').read_text()}{log}")
     first = guest.start()
     assert "minimal is running" in guest.ctl("start", "minimal").stdout
     pid = guest.pid_of("minimal")
