@@ -144,7 +144,7 @@ def no_litter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             return {
                 *left_behind.namespaces(),
                 *left_behind.mounts(folder),
-                *left_behind.cgroups(),
+                *left_behind.cgroups(folder),
                 *left_behind.defaults(),
                 *folders.left(),
                 *_children(os.getpid()),

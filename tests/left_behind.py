@@ -1,16 +1,17 @@
 """What tests could leave on the machine, beside processes: each function names what there is now.
 
-Other runs of the tests may be at work at the same time, so it is only what this one has made, or
-what nobody uses any more.
+Other runs of the tests may be at work at the same time, so it is only what this one has made, where
+that can be told.
 """
 
 import os
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from cmappd.system import hierarchy
 
 # Where the programs keep things that were not told to keep them elsewhere.
 DEFAULTS = ("/run/cmappd", f"/tmp/cmappd-{os.getuid()}", "/var/lib/cmappd", "/var/log/cmappd")
@@ -29,26 +30,19 @@ def mounts(folder: Path) -> set[str]:
     return {line for line in lines if mentions.search(line)}
 
 
-def cgroups() -> set[str]:
-    """Cgroups of version 2 that are called as ours are, and have no process in them."""
+def cgroups(folder: Path) -> set[str]:
+    """Cgroups of version 2 of servers that keep their state below a folder, and of this process."""
+    names = {f"cmappd-{hierarchy.name_of(path)}" for path, _, _ in os.walk(folder)}
+    names.add(f"cmappd-test-{os.getpid()}")
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    roots = [Path(line.split()[4]) for line in lines if " - cgroup2 " in line]
-    return {str(each) for root in roots for each in _ours(root) if _is_empty(each)}
-
-
-def _ours(root: Path) -> Iterator[Path]:
-    """The outermost: what is in one of ours is its own affair."""
-    for path, folders, _ in os.walk(root):
-        ours = [name for name in folders if name.startswith("cmappd-")]
-        yield from (Path(path, name) for name in ours)
-        folders[:] = [name for name in folders if name not in ours]
-
-
-def _is_empty(cgroup: Path) -> bool:
-    try:
-        return "populated 0" in (cgroup / "cgroup.events").read_text()
-    except OSError:  # it is gone
-        return False
+    roots = [line.split()[4] for line in lines if " - cgroup2 " in line]
+    return {
+        f"{path}/{name}"
+        for root in roots
+        for path, inner, _ in os.walk(root)
+        for name in inner
+        if name in names
+    }
 
 
 def defaults() -> set[str]:

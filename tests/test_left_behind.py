@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cmappd.system import hierarchy
 from tests import left_behind
 
 NAME = f"cmappd-test-left-{os.getpid()}"
@@ -41,23 +42,18 @@ def test_a_mount(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_a_cgroup_that_nobody_is_in() -> None:
+def test_a_cgroup(tmp_path: Path) -> None:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     points = [line.split()[4] for line in lines if " - cgroup2 " in line]
     if not points:
         pytest.skip("needs cgroup version 2")
-    path = f"{points[0]}/{NAME}"
-    with made(f"mkdir -p {path}/cmappd-inside", f"rmdir {path}/cmappd-inside {path}"):
-        assert path in left_behind.cgroups()
-        assert f"{path}/cmappd-inside" not in left_behind.cgroups()
-        process = subprocess.Popen(["/bin/sleep", "infinity"])
-        try:
-            Path(path, "cmappd-inside/cgroup.procs").write_text(str(process.pid))
-            assert path not in left_behind.cgroups(), "it may be another run's"
-        finally:
-            process.kill()
-            process.wait()
-    assert path not in left_behind.cgroups()
+    state = tmp_path / "state"
+    state.mkdir()
+    path = f"{points[0]}/cmappd-{hierarchy.name_of(str(state))}"
+    with made(f"mkdir {path}", f"rmdir {path}"):
+        assert left_behind.cgroups(tmp_path) == {path}
+        assert not left_behind.cgroups(tmp_path / "another")
+    assert not left_behind.cgroups(tmp_path)
 
 
 def test_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
