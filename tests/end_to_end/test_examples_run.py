@@ -57,18 +57,18 @@ def define(scene: Scene, name: str, stanza: Table, **health: object) -> None:
 
 
 def end(scene: Scene, name: str, manager: Manager) -> None:
-    """Stop it in order; nothing of it is left."""
-    assert scene.guest.pids(name)
+    """Stop it in order; nothing of it is left, also of what writes its title over its mark."""
+    main = psutil.Process(scene.guest.pid_of(name))
+    tree = [main, *main.children(recursive=True)]
     assert manager.stop() == 0
+    assert not [process for process in tree if process.is_running()]
     assert not scene.guest.pids(name)
 
 
 def run(scene: Scene, name: str, stanza: Table, **health: object) -> str:
     """Have it run until it is healthy, stop it in order, and give what it has said."""
     manager = begin(scene, name, stanza, **health)
-    pid = scene.guest.pid_of(name)
     end(scene, name, manager)
-    assert not Path(f"/proc/{pid}").exists()
     return scene.guest.app_said(name)
 
 

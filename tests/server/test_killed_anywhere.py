@@ -7,6 +7,7 @@ What must hold is read from /proc and from files that the application writes its
 never_two      its command holds a lock that the kernel gives once
 never_lies     what is running has a process, what is at rest has none
 nothing_lost   what lives is supervised; each launch stands in the log, once
+never_blames   what ends only when it is told to has not ended by itself
 """
 
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from cmappd.core.messages import AppStatus, Message, Restart, Start, Stop
+from cmappd.core.state import Cause
 from tests.server.harness import PATIENCE, Cut, Guest, shell, wait_for
 
 ROUNDS = 25  # of each kind of application
@@ -113,6 +115,7 @@ class Victim:
         else:
             assert self.guest.app_pids() == [], "never_lies, nothing_lost"
         assert not (self.folder / "broken").exists(), "never_two"
+        assert status.last is None or status.last.cause is not Cause.EXIT, "never_blames"
 
     def begun(self) -> list[str]:
         path = self.folder / "begun"

@@ -254,8 +254,10 @@ class Supervisor:
             case FindMain(run):
                 self.runner.find_main(run, definition)
             case Terminate(run, whole):
+                self.save()  # before it can end: that it was told to is the cause
                 self.runner.terminate(run, definition, whole=whole)
             case Destroy(run):
+                self.save()  # the same
                 self.runner.destroy(run)
             case Check(run):
                 self.runner.checks.start(run, definition)
