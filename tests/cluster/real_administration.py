@@ -60,7 +60,7 @@ def real_guest_is_rebooted(cluster: Cluster) -> float:
     assert it.vm.pid == it.pid
     it.pids = it.living()
     assert it.guest.starts("db") == it.starts + 1
-    assert it.said("maintenance is over") == 1
+    wait_for(lambda: it.said("maintenance is over") == 1, "the end of the maintenance", SLOW)
     it.dies_and_is_restarted()
     return seconds
 
@@ -85,7 +85,7 @@ def real_application_is_worked_on(cluster: Cluster) -> float:
     assert it.living()["web"] == it.pids["web"]
     assert it.guest.starts("db") == it.starts + 1
     assert it.said("stopped in the guest by its administrator") == 1
-    assert it.said("maintenance is over") == 1
+    wait_for(lambda: it.said("maintenance is over") == 1, "the end of the maintenance", SLOW)
     it.dies_and_is_restarted()  # it is noticed as ever
     return seconds
 

@@ -232,7 +232,7 @@ def server_is_killed(cluster: Cluster) -> float:
 def manager_is_killed(cluster: Cluster) -> float:
     """That is a failure, not a stop: the application lives in the guest, and is not lost."""
     it = Package(cluster)
-    (manager,) = cluster.processes_in("node1", "--app db")
+    (manager,) = cluster.processes_in("node1", "cmappd-db/report")
     os.kill(manager, signal.SIGKILL)
     begin = time.monotonic()
     wait_for(lambda: cluster.failures("db") == 1, "the failure")
@@ -285,11 +285,11 @@ def somebody_works_on_it(cluster: Cluster) -> float:
     guest.run(*control, "maintenance", "db", "off")
     it.wait_at("node1")
     assert (cluster.failures("db"), cluster.disk.starts("db")) == (0, 2)
+    wait_for(lambda: "maintenance is over" in cluster.package_log("node1", "db"), "its end")
     log = cluster.package_log("node1", "db")
     assert "under maintenance" in log
     assert "new disks" in log
     assert "stopped in the guest by its administrator" in log
-    assert "maintenance is over" in log
     assert "cmappmgr db@vm1: exit" not in log
     begin = time.monotonic()
     cluster.disk.order("db", 3)

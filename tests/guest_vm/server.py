@@ -52,8 +52,8 @@ class Server:
         self.vm.until("! test -d /proc/$(cat /run/pid)")
 
     def cgroup(self, app: str) -> str:
-        """The cgroup of its live run."""
-        (path,) = self.vm.until(f"ls -d {UNIT}/cmappd-*/app-{app}.*").split()
+        """The cgroup of its live run; that of its checks does not end with a number."""
+        (path,) = self.vm.until(f"ls -d {UNIT}/cmappd-*/app-{app}.*[0-9]").split()
         return path
 
     def read(self, app: str, file: str) -> str:

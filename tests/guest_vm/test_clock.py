@@ -45,7 +45,7 @@ def killed(server: Server, told: Manager, times: int) -> None:
     """Kill the application, and wait until the guest has started it again."""
     before = server.pid("db")
     server.vm.must(f"kill -9 {before}")
-    server.vm.until(f"head -n 1 {UNIT}/cmappd-*/app-db.*/cgroup.procs | grep -vx {before}")
+    server.vm.until(f"head -n 1 {UNIT}/cmappd-*/app-db.*[0-9]/cgroup.procs | grep -vx {before}")
     told.wait_said(f"restart {times} of 3")
 
 
