@@ -5,6 +5,7 @@ and becomes it.
 """
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from tests.guest_vm.vm import Vm
 # Alone, all of it takes a minute; beside others, a test alone can.
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
-UNIT_FILE = Path(__file__).parents[2] / "cluster" / "systemd" / "cmappserver.service.in"
+PROJECT = Path(__file__).parents[2]
+UNIT_FILE = PROJECT / "cluster" / "systemd" / "cmappserver.service.in"
+EXAMPLE = PROJECT / "examples" / "apps.d" / "java.toml"
 PYTHON = ["/opt/python/bin/python3", "-S", "-E", "-c"]
 EATS = "kept = []\nwhile True: kept.append(b'x' * 2**20)"
 # Its child eats when there is a file, and is killed; it lives on.
@@ -29,6 +32,22 @@ while True:
         os.unlink("/run/eat")
         subprocess.run([sys.executable, "-S", "-E", "-c", sys.argv[1]])
     time.sleep(0.1)
+"""
+
+# In the place of journald, which this guest does not have: keeps what streams bring.
+JOURNAL = """
+import os, socket
+os.makedirs("/run/systemd/journal", exist_ok=True)
+listening = socket.socket(socket.AF_UNIX)
+listening.bind("/run/systemd/journal/stdout")
+listening.listen()
+while True:
+    stream, _ = listening.accept()
+    if os.fork() == 0:
+        with open("/run/journal", "ab", 0) as kept:
+            while said := stream.recv(4096):
+                kept.write(said)
+        os._exit(0)
 """
 
 
@@ -94,6 +113,24 @@ def test_a_busy_one_gets_no_more_than_its_share_of_a_processor(server: Server) -
     server.define("busy", busy)
     server.vm.until(f"grep '^max ' {server.cgroup('busy')}/cpu.max")
     server.vm.must("cmappctl stop busy")
+
+
+def test_the_example_is_limited_and_its_log_is_in_the_journal(server: Server) -> None:
+    """Another program for the one that nobody has; the rest of its keys is run without a guest."""
+    vm, stanza = server.vm, tomllib.loads(EXAMPLE.read_text())["apps"]["orders"]
+    assert stanza["log"] == {"destination": "journal"}
+    vm.write("/run/journald.py", JOURNAL)
+    journald = "/opt/python/bin/python3 -S -E /run/journald.py"
+    vm.must(f"{journald} >/dev/null 2>&1 & echo $! >/run/journald.pid")
+    vm.until("test -S /run/systemd/journal/stdout")
+    command = [*PYTHON, "import time; print('begun', flush=True); time.sleep(1e6)"]
+    server.define("orders", command, resources=stanza["resources"], log=stanza["log"])
+    vm.until("grep -a begun /run/journal")
+    assert "orders" in vm.must("head -n 1 /run/journal")
+    assert server.read("orders", "memory.max") == str(2**30)
+    assert server.read("orders", "cpu.max") == "150000 100000"
+    assert server.read("orders", "pids.max") == "500"
+    vm.must("cmappctl stop orders; kill $(cat /run/journald.pid); rm /run/systemd/journal/stdout")
 
 
 def test_the_loss_of_a_child_is_told_and_is_no_end(server: Server) -> None:
