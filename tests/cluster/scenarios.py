@@ -34,7 +34,6 @@ class Package:
         cluster.declare(vm_name, *apps)
         cluster.load(*package(vm_name, apps, node, timeouts, **meta))
         self.wait_at(node)
-        cluster.settle()  # a death before the first monitors is counted by each of the two
         self.pids = self.living()
         cluster.read_logs()
 

@@ -374,12 +374,14 @@ def test_a_monitor_that_sees_no_end_is_over_in_time(agent: Agent) -> None:
     assert agent.code("stop") == OK
 
 
-@pytest.mark.parametrize("level", [0, 10])
-def test_a_manager_that_is_suspended_is_a_failure(scene: Scene, agent: Agent, level: int) -> None:
+@pytest.mark.parametrize(("level", "interval"), [(0, 1), (0, 0), (10, 0)])
+def test_a_manager_that_is_suspended_is_a_failure(
+    scene: Scene, agent: Agent, level: int, interval: int
+) -> None:
     """It is at fault, not the application, which its stop ends in order all the same."""
     assert agent.code("start") == OK
     suspend(agent.manager)
-    code, said = agent("monitor", level=level)
+    code, said = agent("monitor", level=level, interval=interval)
     assert (code, "its manager is suspended" in said) == (GENERIC, True)
     assert agent("stop") == (OK, "")
     assert not scene.guest.pids("db")
@@ -415,20 +417,65 @@ def test_how_long_a_silent_guest_is_waited_for_its_manager_knows(
     assert agent.code("stop") == OK
 
 
-def test_a_death_is_told_by_one_of_two_monitors(scene: Scene, agent: Agent) -> None:
-    assert agent.code("start") == OK
-    assert agent.code("monitor", interval=1) == OK
+def died(scene: Scene, agent: Agent) -> None:
     manager = Path(f"/proc/{agent.manager}")
     scene.guest.order("db", 4)
-    wait_for(lambda: agent.code("monitor", interval=60, level=10) == OK and not manager.exists())
-    assert agent.code("monitor", interval=60, level=10) == OK
-    assert agent.code("monitor", interval=1) == GENERIC
+    wait_for(lambda: not manager.exists())
 
 
-def test_a_monitor_of_level_10_that_is_alone_tells_a_death(scene: Scene, agent: Agent) -> None:
+def killed(scene: Scene, agent: Agent) -> None:
+    manager = Path(f"/proc/{agent.manager}")
+    os.kill(agent.manager, signal.SIGKILL)
+    wait_for(lambda: not manager.exists())
+
+
+def suspended(scene: Scene, agent: Agent) -> None:
+    suspend(agent.manager)
+
+
+@pytest.mark.parametrize("trouble", [died, killed, suspended])
+@pytest.mark.parametrize("first", [0, 10])
+def test_trouble_between_monitors_is_told_by_one_of_two(
+    scene: Scene, agent: Agent, trouble: Callable[[Scene, Agent], None], first: int
+) -> None:
     assert agent.code("start") == OK
-    scene.guest.order("db", 4)
-    wait_for(lambda: agent.code("monitor", interval=60, level=10) == GENERIC)
+    assert agent.code("monitor", interval=1) == OK
+    if first == 0:
+        assert agent.code("monitor", interval=60, level=10) == OK
+    trouble(scene, agent)
+    for level in (first, 10 - first, first):
+        expected = OK if level else GENERIC
+        assert agent.code("monitor", interval=60 if level else 1, level=level) == expected
+    assert agent.code("stop") == OK
+
+
+@pytest.mark.parametrize("trouble", [died, killed, suspended])
+@pytest.mark.parametrize("first", [0, 10])
+def test_trouble_before_the_first_monitors_is_told_by_one_of_two(
+    scene: Scene, agent: Agent, trouble: Callable[[Scene, Agent], None], first: int
+) -> None:
+    """After a start, and after a cleanup, both are due, in either order."""
+    assert agent.code("start") == OK
+    assert agent.code("monitor", interval=60, level=10) == OK
+    assert agent.code("monitor") == OK
+    trouble(scene, agent)
+    for level in (first, 10 - first, first, 10 - first):
+        expected = OK if level else GENERIC
+        assert agent.code("monitor", interval=60 if level else 1, level=level) == expected
+    assert agent.code("stop") == OK
+
+
+@pytest.mark.parametrize("trouble", [died, killed, suspended])
+def test_a_monitor_of_level_10_that_is_alone_tells_of_trouble(
+    scene: Scene, agent: Agent, trouble: Callable[[Scene, Agent], None]
+) -> None:
+    """Also one that had another beside it, which was taken out of the cluster's configuration."""
+    assert agent.code("start") == OK
+    assert agent.code("monitor", interval=1) == OK
+    assert agent.code("monitor", interval=60, level=10) == OK
+    trouble(scene, agent)
+    assert agent.code("monitor", interval=60, level=10) == GENERIC
+    assert agent.code("stop") == OK
 
 
 # Stop ------------------------------------------------------------------------------------
