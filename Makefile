@@ -17,7 +17,7 @@ VENV = .venv
 INSTALL = --editable '.[test]'
 PYTHONS = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 SUITABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
-CODE = cmappd tests demo $(wildcard bench)
+CODE = cmappd tests demo bench
 
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
@@ -62,7 +62,7 @@ chaos: $(READY)
 check: $(READY)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
-	$(RUN) -m mypy --strict $(CODE)
+	$(RUN) -m mypy $(CODE)
 
 # In an environment of its own: an editable install costs each program memory and time, and the
 # peers are of use to nobody else.
@@ -102,7 +102,7 @@ install-files:
 	    sed 's|@bindir@|$(bindir)|' "$$unit" >"$$to" && chmod 644 "$$to" || exit 1; \
 	done
 	install -d '$(DESTDIR)$(ocfdir)/cmappd'
-	sed 's|:/usr/local/bin|:$(bindir)|' cluster/pacemaker/app >'$(DESTDIR)$(ocfdir)/cmappd/app'
+	sed 's|/usr/local/bin|$(bindir)|' cluster/pacemaker/app >'$(DESTDIR)$(ocfdir)/cmappd/app'
 	chmod 755 '$(DESTDIR)$(ocfdir)/cmappd/app'
 	install -d '$(DESTDIR)$(serviceguarddir)/examples'
 	cd cluster/serviceguard && for file in *.sh *.conf examples/*; do \

@@ -95,7 +95,7 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
     connections = Connections(office)
     listeners = Listeners(office, connections, given)
     reloader.serve = listeners.serve
-    loop.call_soon(world.reaper.reap)  # whose end was not told us, but to who was in our place
+    loop.call_soon(world.reaper.reap)  # children whose SIGCHLD went to the program in our place
     watcher = Watcher(loader.watched(), lambda text: world.log.warning("%s", text))
     try:
         await listeners.open_control(_paths(config).control)
@@ -111,13 +111,13 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
             notify("READY=1")
             await fate.known.wait()
             if fate.replaced:
+                _cancel(background)  # nothing is looked after while it is given away
                 await hand_over(world, registry, connections, listeners, watcher, signals, lock)
             elif registry.config.server.on_shutdown == "keep":
                 _leave(world, connections, listeners)
             else:
                 await _end(world, registry, connections, listeners)
-            for task in background:
-                task.cancel()
+            _cancel(background)
     finally:
         listeners.close()
         await registry.close()
@@ -126,6 +126,11 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
         await watcher.close()
         # One more is not to kill it now: it ends.
         signals.close(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
 
 
 # The start ---------------------------------------------------------------------------
@@ -216,17 +221,24 @@ async def _keep_house(
 ) -> None:
     for sweeps in itertools.count(1):
         await asyncio.sleep(SWEEP_INTERVAL)
-        connections.sweep()
-        for supervisor in registry.supervisors():
-            supervisor.look()
-        if sweeps % OBSERVE_EVERY == 0:
-            with contextlib.suppress(OSError):  # too many open files: the next time will do
-                world.forest.observe(snapshot())
-                if world.hierarchy is not None:
-                    world.hierarchy.leftovers()  # removes what would not go before
-            world.maintenances.tidy()
-            if reloader.service_problems:  # an address may have come up meanwhile
-                await reloader.begin()
+        try:
+            connections.sweep()
+            for supervisor in registry.supervisors():
+                supervisor.look()
+            if sweeps % OBSERVE_EVERY == 0:
+                _observe(world)
+                if reloader.service_problems:  # an address may have come up meanwhile
+                    await reloader.begin()
+        except Exception:  # a defect, which must not end the supervision
+            world.log.exception("cannot look after everything")
+
+
+def _observe(world: World) -> None:
+    with contextlib.suppress(OSError):  # too many open files: the next time will do
+        world.forest.observe(snapshot())
+        if world.hierarchy is not None:
+            world.hierarchy.leftovers()  # removes what would not go before
+    world.maintenances.tidy()
 
 
 async def _feed_watchdog() -> None:

@@ -34,9 +34,10 @@ class Reloader:
 
     async def begin(self) -> None:
         """Serve what was loaded at the start, and log what is wrong with it."""
-        config = self._registry.config
-        self.service_problems = await self.serve(config)
-        self._log(NOTHING, self._all_problems(config))
+        async with self._lock:
+            config = self._registry.config
+            self.service_problems = await self.serve(config)
+            self._log(NOTHING, self._all_problems(config))
 
     def ask(self, seq: int, tell: Tell) -> None:
         """Reload, and tell the outcome as the answer to request ``seq``."""
@@ -57,15 +58,22 @@ class Reloader:
         async with self._lock:
             if self._world.ending:
                 return NOTHING, [self._world.ending]
-            # In a thread: reading a thousand stanzas may not hold up the supervision.
-            config = await asyncio.to_thread(self._loader.load)
-            if self._world.ending:  # the applications are leaving
-                return NOTHING, [self._world.ending]
-            plan = self._registry.apply(config)
-            self.service_problems = await self.serve(config)
-            problems, summary = self._all_problems(config), summarize(plan)
-            self._log(summary, problems)
-            return summary, problems
+            try:
+                return await self._reload()
+            except Exception as error:  # a defect, which must not end the supervision
+                self._world.log.exception("cannot reload")
+                return NOTHING, [f"cannot reload: {error!r}"]
+
+    async def _reload(self) -> tuple[str, list[str]]:
+        # In a thread: reading a thousand stanzas may not hold up the supervision.
+        config = await asyncio.to_thread(self._loader.load)
+        if self._world.ending:  # the applications are leaving
+            return NOTHING, [self._world.ending]
+        plan = self._registry.apply(config)
+        self.service_problems = await self.serve(config)
+        problems, summary = self._all_problems(config), summarize(plan)
+        self._log(summary, problems)
+        return summary, problems
 
     def _all_problems(self, config: Config) -> list[str]:
         return [str(problem) for problem in config.problems] + self.service_problems

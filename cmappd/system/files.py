@@ -153,7 +153,8 @@ def _way_to(path: str) -> list[Entry]:
     way = [Entry("/", os.stat("/"))]
     here, links = "/", 0
     # Not abspath(): "link/.." is the directory above the link's target.
-    todo = os.path.join(os.getcwd(), path).split("/")[::-1]
+    absolute = path if path.startswith("/") else os.path.join(os.getcwd(), path)
+    todo = absolute.split("/")[::-1]
     while todo:
         name = todo.pop()
         if name in ("", ".", ".."):

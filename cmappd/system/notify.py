@@ -1,5 +1,6 @@
 """Tells the service manager how we are (sd_notify(3)), where there is one that asks."""
 
+import contextlib
 import os
 import socket
 
@@ -9,12 +10,13 @@ def notify(*assignments: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+    # Whoever asked is gone, or does not listen; or we have no descriptor: nothing depends on it.
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
+    ):
         sock.setblocking(False)
-        try:
-            sock.sendto("\n".join(assignments).encode(), _abstract(address))
-        except OSError:
-            return  # whoever asked is gone, or does not listen: nothing depends on it
+        sock.sendto("\n".join(assignments).encode(), _abstract(address))
 
 
 def _abstract(address: str) -> str:

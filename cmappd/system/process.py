@@ -112,16 +112,24 @@ def launch(spec: Launch, gate: int | None = None) -> Identity:
         if before:
             _foresee(spec)
         with room_for(spec.limits, spec.nice):
-            child = _execute(spec, (*before, *spec.command), options)
+            return _identify(_execute(spec, (*before, *spec.command), options))
     except OSError as error:
         raise LaunchError(f"cannot execute '{spec.command[0]}': {_why(spec, error)}") from error
     except (ValueError, subprocess.SubprocessError) as error:
         raise LaunchError(f"cannot execute '{spec.command[0]}': {error}") from error
+
+
+def _identify(child: subprocess.Popen[bytes]) -> Identity:
+    """Who was launched. Raises OSError where that cannot be seen; then nobody was."""
     # The reaper alone waits for children. A Popen that believes its child is running would
     # warn when it is deleted and wait for the pid at the next Popen, which takes the status
     # from the reaper. One that has a return code does neither.
     child.returncode = 0
-    stat = read_stat(child.pid)
+    try:
+        stat = read_stat(child.pid)
+    except OSError:  # no free descriptor: nobody could watch it
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
     assert stat is not None, "a child stays in /proc until it is waited for"
     return stat.identity
 

@@ -113,12 +113,12 @@ class Watcher:
             directories = _directories(self._interest)
             try:
                 thread = _WatchThread(directories, self._loop, self._on_changes, self._on_failure)
+                thread.start()
             except (OSError, RuntimeError) as error:
                 reason = str(error)
                 continue
             self._stop_threads()
             self._threads.append(thread)
-            thread.start()
             self._armed = directories
             # What appeared before it was watched would never be seen.
             if _directories(interest_in(self._paths)) == directories:

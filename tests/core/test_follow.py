@@ -483,7 +483,7 @@ def test_who_is_refused_whatever_becomes_of_the_application_waits_until_it_has_e
     follower = following()
     seq, _ = reclaim(follower, 10.0)
     follower.message(Refused(seq, reason, "not any more"), 11.0)
-    assert follower.stop(12.0) == []
+    assert "nobody hears" in logged(follower.stop(12.0))
     assert follower.tick(40.9) == []
     assert ending(follower.tick(41.0)).code == code
 

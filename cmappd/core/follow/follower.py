@@ -6,8 +6,9 @@ seconds, and ``deadline`` says when to call ``tick`` next.
 
     WAITING ──▶ CONNECTING ──▶ GREETING ──▶ CLAIMING ──▶ FOLLOWING ──▶ SETTLING ──▶ Exit
        ▲ retry       │             │            │            │            │
-       └─────────────┴──── link lost ───────────┴────────────┘            └▶ CLAIMING, where a
-                                                                stop of long ago was in the way
+       ├─────────────┴──── link lost ───────────┴────────────┘            └▶ CLAIMING, where a
+       └▶ PARTING ──▶ Exit, where the link was given up         stop of long ago was in the way
+
 Rules:
 
 - Once a claim was sent, the application may run, be it that the claim was granted, or that it was
@@ -17,8 +18,8 @@ Rules:
 - Until the application has been claimed once, the time for all of it is ``connect_timeout``.
 - Then a lost link means "unknown": it is retried for ``lost_after`` from the last word heard,
   whatever fails meanwhile.
-- The time to stop it, or to start it, counts while the guest answers: ``lost_after`` does, where
-  the link is lost or a poll is not answered.
+- The time to stop it, or to start it, ends this only while the guest answers. Where the link is
+  lost, or a poll is not answered, ``lost_after`` does.
 - A link that does not answer a poll for two poll intervals is given up for a new one.
 - A claim on a new link never starts the application: what ended meanwhile is to be told.
 - While the guest says that the application is under maintenance, nothing that becomes of it,
@@ -37,6 +38,9 @@ from cmappd.core.follow.following import Following, Stage
 from cmappd.core.follow.verdicts import exit_as, out_of_time
 from cmappd.core.messages import AppStatus, Done, Ended, Leave, Refused, Reply, State, Welcome
 from cmappd.core.wording import INFO, WARNING
+
+# Nothing that is said now changes what this ends with.
+OVER = (Stage.PARTING, Stage.OVER)
 
 
 class Follower:
@@ -72,6 +76,8 @@ class Follower:
         if f.stage is Stage.OVER:
             return None
         times = [f.step_until]
+        if f.stage is Stage.PARTING:
+            return f.step_until
         if f.stage not in (Stage.FOLLOWING, Stage.SETTLING):
             times.append(f.until)
         if f.limit is not None and f.known is not None:
@@ -84,6 +90,8 @@ class Follower:
         if f.stage is Stage.SETTLING:
             if now >= f.step_until:
                 claim.settled(f, now)
+        elif f.stage is Stage.PARTING:
+            link.part(f, now)
         elif f.stage is Stage.OVER:
             pass
         elif f.limit is not None and now >= f.limit and f.known is not None:
@@ -102,7 +110,7 @@ class Follower:
     def message(self, message: Reply, now: float) -> list[Action]:
         """The server said this."""
         f = self._f
-        if f.stage is Stage.OVER:
+        if f.stage in OVER:
             return []
         f.heard = now
         if f.stage is Stage.SETTLING:
@@ -133,13 +141,16 @@ class Follower:
                 link.retry(f, failure, now)
             else:
                 f.end(f.exit)
-        elif f.stage is not Stage.OVER:
+        elif f.stage not in OVER:
             link.lost(f, failure, now)
         return f.flush()
 
     def stop(self, now: float) -> list[Action]:
         """SIGTERM: the first stops the application in order, the second kills it."""
         f = self._f
+        if f.stage is Stage.PARTING:
+            f.say("asked to stop the application, which nobody hears; waiting on", WARNING)
+            return f.flush()
         if f.stage in (Stage.SETTLING, Stage.OVER) and f.exit is not None:
             return []
         if f.claiming is None:
@@ -150,7 +161,7 @@ class Follower:
         if not f.to_stop:
             f.limit = now + f.terms.stop_timeout
             f.kill_from = now + TOGETHER
-            # For a boot, or the end of a maintenance, the link is not tried for any more.
+            # Also where a boot, or the end of a maintenance, was being waited for.
             f.until = min(f.until, now + f.terms.lost_after)
         f.wish = Wish.KILL if f.to_stop else Wish.STOP
         how = "stop" if f.wish is Wish.STOP else "kill"
@@ -168,7 +179,7 @@ class Follower:
 
     def _detach(self, now: float) -> None:
         f = self._f
-        over = f.stage in (Stage.SETTLING, Stage.OVER) and f.exit is not None
+        over = f.stage in (Stage.SETTLING, *OVER) and f.exit is not None
         if over or f.wish is Wish.DETACH:
             return
         if f.to_stop:

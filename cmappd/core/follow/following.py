@@ -20,6 +20,7 @@ class Stage(Enum):
     CLAIMING = "claiming"
     FOLLOWING = "following"
     SETTLING = "settling"
+    PARTING = "parting"
     OVER = "over"
 
 
@@ -57,7 +58,7 @@ class Following:
         self.poll: int | None = None  # the unanswered poll
         self.stopping: int | None = None  # the unanswered stop
         self.settling: set[int] = set()  # unanswered requests of SETTLING
-        self.exit: Exit | None = None  # after SETTLING; None: what is wished for is to be done
+        self.exit: Exit | None = None  # after this stage; None: what is wished for is to be done
         self._seq = 0
         self._actions: list[Action] = []
 

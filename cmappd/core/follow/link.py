@@ -114,4 +114,10 @@ def leave(f: Following, end: Exit, now: float) -> None:
     left = format_duration(round(until - now))
     f.say(f"{end.text}; the application may run, so waiting for {left}", WARNING)
     f.exit = end
-    f.enter(Stage.SETTLING, until)
+    f.enter(Stage.PARTING, until)
+
+
+def part(f: Following, now: float) -> None:
+    """End as was said when the link was given up, once there has been time enough."""
+    if f.exit is not None and now >= f.step_until:
+        f.end(f.exit)

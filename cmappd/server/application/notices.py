@@ -106,12 +106,18 @@ class Notices:
         # NAME.sock would be longer, and the path of a socket is short.
         return os.path.join(self._world.state_directory.rstrip("/") + SUFFIX, self._name)
 
+    def _is_of(self, run: str, pid: int) -> bool:
+        try:
+            return self._world.forest.has(run, pid)
+        except OSError:  # no descriptor to look with; and only its own user and root may write here
+            return True
+
     def _listen(self, run: str, owner: tuple[int, int] | None) -> None:
         self._refused = False
         files.private_directory(os.path.dirname(self._path), 0o711)
 
         def hear(pid: int, _uid: int, word: Notification) -> None:
-            if self._world.forest.has(run, pid):
+            if self._is_of(run, pid):
                 self._told(run, word)
             else:
                 self.disregard(f"a notification of process {pid}, which is gone or not of its tree")

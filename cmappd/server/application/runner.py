@@ -1,5 +1,6 @@
 """Carries out what the lifecycle decides, for one application: launch, signal, check."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from cmappd.system.process import Identity, Launch
 
 DETAIL_LENGTH = 1000
 MOST_SURVIVORS = 100
+LOOK_AGAIN = 0.1  # seconds after there was no free descriptor to look with
 # What stop.command finds in its environment, beside what the application has.
 MAIN_PID = "CMAPPD_MAIN_PID"
 
@@ -163,8 +165,14 @@ class Runner:
 
     def _hand_over(self, run: str, pid: int) -> None:
         """It has another main process from now on, if that is one of its processes."""
-        stat = read_stat(pid)
-        if stat is None or not stat.alive or not self.world.forest.has(run, pid):
+        try:
+            stat = read_stat(pid)
+            is_its_own = stat is not None and stat.alive and self.world.forest.has(run, pid)
+        except OSError:  # no descriptor to look with
+            loop = asyncio.get_running_loop()
+            loop.call_later(LOOK_AGAIN, partial(self._hand_over, run, pid))
+            return
+        if stat is None or not is_its_own:
             self.notices.disregard(f"MAINPID={pid} is none of its processes")
         elif not self._main_is_known:
             self._search.tell(run, stat.identity)
