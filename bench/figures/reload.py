@@ -42,7 +42,7 @@ def _row(
             guest.write_apps(file, names)
         guest.launch()
         guest.wait_until_running()
-        before = sorted(guest.pids())
+        before = sorted(wait_until_running(workspace, options.apps))
         file, names = next(iter(files.items()))
         cmappd, floor = interleave(
             options.times(10),
