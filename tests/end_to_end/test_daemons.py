@@ -5,11 +5,9 @@ nginx, sshd, and PostgreSQL by ``pg_ctl start``; each killed by every route.
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -237,39 +235,23 @@ def test_it_is_taken_up_after_a_crash_of_the_server(scene: Scene, tmp_path: Path
 # PostgreSQL --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def cluster(postgres_programs: Path) -> Iterator[Path]:
-    """A database cluster, in a folder where the user postgres may go."""
-    account = pwd.getpwnam("postgres")
-    with tempfile.TemporaryDirectory(prefix="cmappd-pg-") as name:
-        os.chown(name, account.pw_uid, account.pw_gid)
-        data = Path(name) / "data"
-        subprocess.run(
-            [postgres_programs / "initdb", "--no-sync", "--auth=trust", "-D", data],
-            user="postgres",
-            group=account.pw_gid,
-            extra_groups=[],
-            cwd=name,
-            capture_output=True,
-            check=True,
-        )
-        yield data
-
-
 @pytest.mark.root
 @pytest.mark.postgres
 @pytest.mark.parametrize("route", ["stop", "main", "all", "frozen"])
 def test_postgresql_by_pg_ctl(
-    scene: Scene, cluster: Path, postgres_programs: Path, route: str
+    scene: Scene, database_cluster: Path, postgres_programs: Path, route: str
 ) -> None:
-    port, pg_ctl = str(free_port()), [str(postgres_programs / "pg_ctl"), "-D", str(cluster)]
-    ask = [str(postgres_programs / "pg_isready"), "-q", "-h", str(cluster), "-p", port]
-    options = f"-p {port} -k {cluster} -c listen_addresses="
+    port, pg_ctl = (
+        str(free_port()),
+        [str(postgres_programs / "pg_ctl"), "-D", str(database_cluster)],
+    )
+    ask = [str(postgres_programs / "pg_isready"), "-q", "-h", str(database_cluster), "-p", port]
+    options = f"-p {port} -k {database_cluster} -c listen_addresses="
     table: Table = {
         "command": [*pg_ctl, "start", "-W", "-s", "-o", options],
         "user": "postgres",
-        "directory": str(cluster),
-        "pid_file": str(cluster / "postmaster.pid"),
+        "directory": str(database_cluster),
+        "pid_file": str(database_cluster / "postmaster.pid"),
         "stop": {"command": [*pg_ctl, "stop", "-s", "-m", "fast"], "timeout": "5s"},
         "health": {"command": ask, "interval": "300ms", "timeout": "1s", "failures": 2},
     }

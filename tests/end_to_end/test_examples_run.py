@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -80,42 +79,33 @@ def open_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture
-def data(postgres_programs: Path) -> Iterator[Path]:
-    """A database cluster, in a folder where the user postgres may go."""
-    account = pwd.getpwnam("postgres")
-    with tempfile.TemporaryDirectory(prefix="cmappd-pg-") as name:
-        os.chown(name, account.pw_uid, account.pw_gid)
-        data = Path(name) / "data"
-        subprocess.run(
-            [postgres_programs / "initdb", "--no-sync", "--auth=trust", "-D", data],
-            user="postgres",
-            group=account.pw_gid,
-            extra_groups=[],
-            cwd=name,
-            capture_output=True,
-            check=True,
-        )
-        yield data
-
-
 @pytest.mark.root
 @pytest.mark.postgres
-def test_postgresql(data: Path, scene: Scene, postgres_programs: Path) -> None:
+def test_postgresql(database_cluster: Path, scene: Scene, postgres_programs: Path) -> None:
     stanza, port = example("postgresql"), str(free_port())
-    scene.guest.state = data.parent / "state"  # where the user postgres may reach a socket
+    scene.guest.state = (
+        database_cluster.parent / "state"
+    )  # where the user postgres may reach a socket
     stanza["command"] = [
-        *(str(postgres_programs / "postgres"), "-D", str(data), "-p", port, "-k", str(data)),
+        *(
+            str(postgres_programs / "postgres"),
+            "-D",
+            str(database_cluster),
+            "-p",
+            port,
+            "-k",
+            str(database_cluster),
+        ),
         *("-c", "listen_addresses="),
     ]
     program, quiet, *_where = stanza["health"]["command"]
-    command = [program, quiet, f"--host={data}", f"--port={port}"]
+    command = [program, quiet, f"--host={database_cluster}", f"--port={port}"]
     said = run(scene, "postgresql", stanza, command=command)
     assert "postgresql: it says that it is ready" in scene.guest.server_said()
     assert "postgresql: it says that it is stopping" in scene.guest.server_said()
     assert "received fast shutdown request" in said
     assert said.rstrip().endswith("database system is shut down")
-    assert not processes_in(data)
+    assert not processes_in(database_cluster)
 
 
 def test_redis(scene: Scene) -> None:
