@@ -4,6 +4,7 @@ nginx, sshd, and PostgreSQL by ``pg_ctl start``; each killed by every route.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -114,15 +115,25 @@ each = pytest.mark.parametrize(
 
 
 @pytest.fixture(autouse=True)
-def _privileges_separated() -> Iterator[None]:
-    """As root sshd refuses to start without this folder, which the system makes at boot."""
-    folder = Path("/run/sshd")
-    missing = os.geteuid() == 0 and not folder.exists()
-    if missing:
-        folder.mkdir(mode=0o755)
-    yield
-    if missing:
-        folder.rmdir()
+def _privileges_separated(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As root sshd refuses to start without this folder, which the system makes at boot.
+
+    One test at a time: another process of the tests would take it away from this one.
+    """
+    if "sshd" not in request.node.name:
+        yield
+        return
+    folder, above = Path("/run/sshd"), os.open("/run", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(above, fcntl.LOCK_EX)
+        missing = not folder.exists()
+        if missing:
+            folder.mkdir(mode=0o755)
+        yield
+        if missing:
+            folder.rmdir()
+    finally:
+        os.close(above)
 
 
 def run(scene: Scene, table: Table) -> tuple[Manager, list[psutil.Process]]:
