@@ -7,7 +7,6 @@ and ca.pem. Nothing is ever overwritten: a name is issued once, until its files 
 import fcntl
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from cmappd.errors import ConfigError
+from cmappd.system import files
 
 StrPath = str | os.PathLike[str]
 
@@ -284,18 +284,8 @@ def _create(path: Path, content: bytes, mode: int) -> None:
 def _replace(path: Path, content: bytes) -> None:
     """Replace a file at once: whoever reads it sees the old list or the new one."""
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        files.write_atomic(str(path), content, 0o644)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o644)
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except OSError as error:
-        os.unlink(temporary)
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
