@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tests.chaos.cast import Part
+from tests.chaos.cast import START_TIMEOUT, Part
 from tests.chaos.stage import Manager
 from tests.chaos.world import (
     BESIDE,
@@ -26,6 +26,8 @@ from tests.chaos.world import (
 PATIENCE = 40.0  # seconds, on a busy machine; not counted while the guest is disturbed
 UNKNOWN = 210
 NOT_STARTED = 207
+NOT_READY = 208
+UNHEALTHY = 209
 HIDDEN = "child-h"
 
 
@@ -122,6 +124,17 @@ class Case:
         # What ended while nobody looked is no success, and no failure with a code.
         dark = self._verdict((code, success), (UNKNOWN, False))
         self.expect(what, light, dark, by_policy=True)
+
+    def expect_sickness(self, what: str) -> None:
+        """Its health checks fail, and end it.
+
+        Where a crash has come before the record that it is ready, it is one that never is.
+        """
+        self.expect_end(what, UNHEALTHY)
+        assert self.expects is not None
+        dark = self.expects.in_the_dark
+        self.expects.in_the_dark = Verdict(dark.codes | {NOT_READY}, dark.renews)
+        self.expects.deadline += START_TIMEOUT
 
     def expect_stop(self, what: str, code: int) -> None:
         """It is stopped as somebody asked: that is no failure, whoever dies meanwhile."""

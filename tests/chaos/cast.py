@@ -9,6 +9,7 @@ from typing import Any
 from tests.chaos import actor
 
 Table = dict[str, Any]
+START_TIMEOUT = 45  # seconds; of most of them
 
 # A shell and its children, as many a service is; it notes its birth as actor.py does.
 SHELL = """
@@ -61,7 +62,7 @@ def parts(cast: Path, disk: Path | None, *, hide: bool) -> Iterator[Part]:
     def part(name: str, command: list[str], keys: Table | None = None, **traits: Any) -> Part:
         keys = keys or {}
         stanza = {"command": command, "directory": "/", **keys}
-        stanza["start"] = {"timeout": "45s", **keys.get("start", {})}
+        stanza["start"] = {"timeout": f"{START_TIMEOUT}s", **keys.get("start", {})}
         if keys.get("type") != "oneshot":
             stanza["start"].setdefault("ready", "0s")
         stanza["stop"] = {"timeout": "20s", **keys.get("stop", {})}

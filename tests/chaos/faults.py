@@ -147,7 +147,7 @@ def sicken(chaos: Chaos, case: Case, chance: random.Random) -> None:
     path = chaos.stage.cast / case.name / actor.SICK
     path.write_text(case.run)
     if case.part.health == "restart":
-        case.expect_end("its health checks fail", 209)
+        case.expect_sickness("its health checks fail")
         return
     case.busy_until = NEVER
 
