@@ -49,6 +49,8 @@ ACROSS = {
     # Two parts of a launch: what comes before the exec, and what the kernel says to it.
     ("system.process", "system.limits"),
     ("system.process", "system.executable"),
+    # A revocation list is replaced as all files are that must be whole.
+    ("system.pki", "system.files"),
     # A health check is launched as an application is.
     ("system.probe", "system.process"),
     # A cgroup is filled with processes and their children, and emptied of them.
