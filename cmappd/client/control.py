@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import cmappd
 from cmappd.client.call import Call, RefusedError
 from cmappd.client.link import Address, Link, LinkError
-from cmappd.client.table import maintenance, past, printable, table
+from cmappd.client.table import maintenance, past, table
 from cmappd.core.messages import (
     AppStatus,
     Done,
@@ -35,6 +35,7 @@ from cmappd.core.messages import (
     Text,
     Upgrade,
 )
+from cmappd.core.printable import printable
 from cmappd.errors import CmappdError, UsageError
 from cmappd.system import files
 

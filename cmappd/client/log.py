@@ -2,7 +2,7 @@
 
 One line for each thing that happened, in local time::
 
-    2026-11-22 11:40:01 cmappmgr oracle@guest1: running, pid 1234 (run 5f3a-1)
+    2026-11-22 11:40:01 cmappmgr oracle@guest1: running, pid 1234 (run oracle.5f3a.1)
 
 and to syslog, as facility daemon, with the same text after the tag ``cmappmgr[PID]: ``. What a
 line says of the application comes from the guest, so every character that does not print is
@@ -16,6 +16,7 @@ import socket
 import time
 from contextlib import suppress
 
+from cmappd.core.printable import printable
 from cmappd.errors import UsageError
 
 DAEMON = 3 << 3  # the facility, as syslog(3) counts
@@ -23,11 +24,9 @@ INFO = 6
 LONGEST = 1000  # characters; a write of up to 4096 bytes to a pipe with room does not block
 
 
-def clean(text: str) -> str:
-    """One printable line, not longer than a line may be."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
+def cut(line: str) -> str:
+    """The line, not longer than a line may be."""
+    return line if len(line) <= LONGEST else line[:LONGEST] + "..."
 
 
 class Log:
@@ -48,7 +47,7 @@ class Log:
 
     def write(self, text: str, severity: int = INFO) -> None:
         """Write one line everywhere; severities are syslog's."""
-        line = clean(f"{self.label}: {text}" if self.label else text)
+        line = cut(printable(f"{self.label}: {text}" if self.label else text))
         stamped = f"{time.strftime('%Y-%m-%d %H:%M:%S')} cmappmgr {line}\n"
         data = stamped.encode(errors="backslashreplace")
         _write(2, data)

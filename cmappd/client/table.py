@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from cmappd.core import units, wording
 from cmappd.core.messages import AppStatus, MaintenanceNotice, Past
+from cmappd.core.printable import printable
 from cmappd.core.state import Announced, Health, Phase
 
 _HEADER = ("NAME", "STATE", "HEALTH", "PID", "SINCE", "OWNER", "RESTARTS", "NOTE")
@@ -53,13 +54,6 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit}{seconds % size // below}{name}"
     return f"{seconds}s"
-
-
-def printable(text: str) -> str:
-    """Text of an application or a manager, on one line and without control characters."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def past(run: Past) -> str:
