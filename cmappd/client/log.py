@@ -6,8 +6,9 @@ One line for each thing that happened, in local time::
 
 and to syslog, as facility daemon, with the same text after the tag ``cmappmgr[PID]: ``. What a
 line says of the application comes from the guest, so every character that does not print is
-escaped: nobody can forge a line. A full pipe, a full disk, a closed descriptor or an absent
-syslog costs the line there, and nothing else.
+escaped: nobody can forge a line. Nor can a guest fill the disks of its host: of what it brings
+about only so many lines are written a minute, and how many more there were is said. A full pipe,
+a full disk, a closed descriptor or an absent syslog costs the line there, and nothing else.
 """
 
 import os
@@ -16,11 +17,12 @@ import socket
 import time
 from contextlib import suppress
 
+from cmappd.core.budget import LINES, Budget
 from cmappd.core.printable import printable
 from cmappd.errors import UsageError
 
 DAEMON = 3 << 3  # the facility, as syslog(3) counts
-INFO = 6
+WARNING, INFO = 4, 6
 LONGEST = 1000  # characters; a write of up to 4096 bytes to a pipe with room does not block
 
 
@@ -37,6 +39,7 @@ class Log:
         self.label = label
         self._path = None if path is None else os.path.abspath(path)
         self._device = device
+        self._budget = Budget()
         self._file: int | None = None
         if self._path is not None:
             try:
@@ -47,6 +50,19 @@ class Log:
 
     def write(self, text: str, severity: int = INFO) -> None:
         """Write one line everywhere; severities are syslog's."""
+        left_out, self._budget.left_out = self._budget.left_out, 0
+        if left_out:
+            self._put(f"{left_out} more line{'' if left_out == 1 else 's'} left out", WARNING)
+        self._put(text, severity)
+
+    def note(self, text: str, severity: int = INFO) -> None:
+        """Write what the guest can bring about at will, unless that is too much of it."""
+        if self._budget.allows(time.monotonic()):
+            self.write(text, severity)
+        elif self._budget.left_out == 1:
+            self._put(f"more than {LINES} lines in a minute: the rest is left out", WARNING)
+
+    def _put(self, text: str, severity: int) -> None:
         line = cut(printable(f"{self.label}: {text}" if self.label else text))
         stamped = f"{time.strftime('%Y-%m-%d %H:%M:%S')} cmappmgr {line}\n"
         data = stamped.encode(errors="backslashreplace")
@@ -68,7 +84,7 @@ class Log:
         try:
             new = self._open(self._path)
         except OSError as error:
-            self.write(f"cannot reopen {self._path}: {error.strerror}", 4)
+            self.write(f"cannot reopen {self._path}: {error.strerror}", WARNING)
             return
         if self._file is not None:
             os.close(self._file)

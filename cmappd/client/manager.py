@@ -20,10 +20,12 @@ from cmappd.client.call import Opener
 from cmappd.client.link import Link, LinkError
 from cmappd.client.log import INFO, Log
 from cmappd.client.settings import Guest, Intervals, Settings
+from cmappd.core.budget import LINES
 from cmappd.core.follow.actions import Action, Close, Connect, Exit, Ready, Send, Terms
 from cmappd.core.follow.actions import Log as Say
 from cmappd.core.follow.follower import Follower
 from cmappd.core.follow.verdicts import exit_as
+from cmappd.core.messages import Ended
 from cmappd.core.wording import ERROR
 from cmappd.errors import ConfigError, UsageError
 
@@ -76,7 +78,7 @@ def _tell(asked: Arguments, log: Log, end: Exit) -> None:
             os.write(1, f"{log.label}: {end.text}\n".encode(errors="backslashreplace"))
         return
     run = "" if end.run is None else f" (run {end.run})"
-    for line in end.text.splitlines() or [""]:
+    for line in end.text.splitlines()[:LINES] or [""]:
         severity = INFO if end.code == 0 else ERROR
         log.write(f"exit {end.code}, {end.reason.name}: {line}{run}", severity)
 
@@ -133,7 +135,7 @@ def _answer(
         connect_until=now + intervals.connect_timeout,
         until=now + (asked.timeout or usual),
         lost_after=intervals.lost_after,
-        say=log.write,
+        say=log.note,
     )
     if asked.verb == "stop":
         return verbs.stop(errand, asked.takeover)
@@ -201,9 +203,9 @@ class Driver:
             if number == signal.SIGHUP:
                 self._log.reopen()
             elif number in STOPPING:
-                self._carry_out(self._follower.stop(time.monotonic()))
+                self._carry_out(self._follower.stop(time.monotonic()), always=True)
             elif number == signal.SIGUSR1:
-                self._carry_out(self._follower.detach(time.monotonic()))
+                self._carry_out(self._follower.detach(time.monotonic()), always=True)
 
     def _hear_link(self) -> None:
         current = self._link
@@ -221,14 +223,18 @@ class Driver:
             self._carry_out(self._follower.connected(now))
         for message in messages:
             if self._link is current:
-                self._carry_out(self._follower.message(message, now))
+                # The result and its evidence come once, whatever was said before them.
+                result = isinstance(message, Ended)
+                self._carry_out(self._follower.message(message, now), always=result)
 
-    def _carry_out(self, actions: list[Action]) -> None:
+    def _carry_out(self, actions: list[Action], always: bool = False) -> None:
+        """With ``always`` their lines are written, however many the guest has brought about."""
+        write = self._log.write if always else self._log.note
         for action in actions:
             match action:
                 case Say(line, run):
                     text = line.text if run is None else f"{line.text} (run {run})"
-                    self._log.write(text, line.severity)
+                    write(text, line.severity)
                 case Send(message):
                     if self._link is not None:
                         self._link.send(message)

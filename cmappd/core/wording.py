@@ -10,6 +10,7 @@ from math import ceil
 from typing import NamedTuple
 
 from cmappd.core import at_most_once, signals, units
+from cmappd.core.budget import LINES
 from cmappd.core.messages import AppStatus, Ended, MaintenanceNotice
 from cmappd.core.state import Cause, ExitStatus, Health, Outcome, Phase
 from cmappd.core.units import format_duration
@@ -95,7 +96,10 @@ def hasty(status: AppStatus, lost_after: float) -> list[Line]:
 
 
 def evidence(ended: Ended) -> list[Line]:
-    """The last words of the health command and of the application, a line for each of theirs."""
+    """The last words of the health command and of the application, a line for each of theirs.
+
+    Those of a guest of good will are fewer than the most that is written.
+    """
     return [
         *(Line(f"last health output: {line}", ERROR) for line in _lines(ended.health_output)),
         *(Line(f"last log: {line}", ERROR) for line in _lines(ended.log_tail)),
@@ -103,7 +107,7 @@ def evidence(ended: Ended) -> list[Line]:
 
 
 def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in text.splitlines() if line.strip()][-LINES:]
 
 
 def _phase(old: AppStatus | None, new: AppStatus) -> list[Line]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,7 +34,7 @@ from cmappd.core.messages import (
     Status,
     Stop,
 )
-from cmappd.core.state import Cause, ExitStatus, Goal, Outcome, Phase
+from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Phase
 from tests.certificates import Authority
 from tests.client.peer import (
     DEADLINE,
@@ -108,6 +109,33 @@ def test_the_applications_code_passes_through_with_the_evidence(site: Site) -> N
     assert (told["app"], told["guest"], told["run"], told["cause"]) == (
         "oracle", "guest1", "r1", "exit",
     )  # fmt: skip
+
+
+def test_a_guest_cannot_fill_the_disks_of_its_host(site: Site) -> None:
+    def flood(peer: Conversation) -> None:
+        peer.grant()
+        healthy, unhealthy = (
+            State(0, msgspec.structs.replace(RUNNING, health=health), "b1", "e1")
+            for health in (Health.HEALTHY, Health.UNHEALTHY)
+        )
+        for _ in range(1000):
+            peer.say(healthy, unhealthy)
+        text = "\n".join(map(str, range(1000)))
+        conclude(peer, msgspec.structs.replace(EXIT_3, detail=text), log=f"{text}\nORA-00600")
+
+    log = site.directory / "log"
+    with site.peer(flood) as peer:
+        config = site.configure(peer.port)
+        words = ("--app", "oracle", "--config", config, "--log-file", log)
+        code, _, errors = run("manager", *words)
+    assert code == 3
+    assert errors == read(log)
+    assert len(errors.splitlines()) < 400
+    assert re.search(
+        r" more than 100 lines in a minute: .*\n.* 190\d more lines left out\n", errors
+    )
+    assert "last log: ORA-00600 (run r1)" in errors
+    assert "exit 3, app: ended by itself, exit code 3" in errors
 
 
 def test_sigterm_stops_the_application_and_ends_with_0(site: Site) -> None:
