@@ -10,16 +10,24 @@ unasked has ``seq`` 0: a changed ``State``, the result of a run, and ``Refused``
 No message carries a command, a path, a user or an environment: a manager can only name
 an application. Unknown fields are ignored, so that fields can be added; unknown types
 are an error. Wall times are seconds since the epoch and for people only; ``*_in`` and
-``*_for`` are seconds from now, because the two ends share no monotonic clock.
+``*_for`` are seconds from now, because the two ends share no monotonic clock. A number that
+no honest guest says is an error, too, so that nobody who reads one has to think of it.
 """
+
+from typing import Annotated
 
 import msgspec
 
 from cmappd.core.state import Announced, Goal, Health, Outcome, Phase
-from cmappd.core.units import DAY
+from cmappd.core.units import DAY, LONGEST
 
 # Seconds that maintenance may last, so that nobody forgets it for ever.
 MAX_MAINTENANCE = 7 * DAY
+
+Instant = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]  # wall time, to the year 9999
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=100 * LONGEST)]  # also a sum, or a long silence
+Lease = Annotated[float, msgspec.Meta(ge=1, le=LONGEST)]  # it is polled several times in a lease
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
@@ -168,9 +176,9 @@ class MaintenanceNotice(msgspec.Struct, frozen=True, omit_defaults=True):
     """Somebody works on the application: who, why, and for how long."""
 
     by: str
-    since: float  # wall time
-    until: float  # wall time
-    over_in: float
+    since: Instant
+    until: Instant
+    over_in: Seconds
     reason: str = ""
 
 
@@ -182,25 +190,25 @@ class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     phase: Phase
     description: str = ""
     run: str | None = None  # the live run, or the last one
-    pid: int | None = None
-    since: float | None = None  # wall time of the last change of phase
-    started: float | None = None  # wall time of the launch of the live run
+    pid: Count | None = None
+    since: Instant | None = None  # the last change of phase
+    started: Instant | None = None  # the launch of the live run
     health: Health = Health.NONE
     health_output: str = ""
     announced: Announced = Announced.NOTHING  # what it says of itself, by sd_notify(3)
     status_text: str = ""  # the same, in its own words
     owner: str | None = None
-    owner_silent_for: float | None = None  # None while the owner is connected
-    lease: float | None = None  # None where the silence of the owner ends nothing
-    ends_within: float | None = None  # how long it may run after the last word of its owner
+    owner_silent_for: Seconds | None = None  # None while the owner is connected
+    lease: Lease | None = None  # None where the silence of the owner ends nothing
+    ends_within: Seconds | None = None  # how long it may run after the last word of its owner
     lease_over: bool = False  # the owner was not heard for its lease: anybody may claim it
-    restarts: int = 0  # within the window
-    restart_limit: int | None = None  # None where the policy never restarts
-    restart_window: float | None = None
-    next_in: float | None = None  # in BACKOFF: until the next launch
+    restarts: Count = 0  # within the window
+    restart_limit: Count | None = None  # None where the policy never restarts
+    restart_window: Seconds | None = None
+    next_in: Seconds | None = None  # in BACKOFF: until the next launch
     confined: bool = False  # its tree is known by a cgroup, and not by what processes show
-    survivors: tuple[int, ...] = ()  # pids that SIGKILL did not end
-    oom_kills: int = 0  # processes of the live run that the kernel has killed for memory
+    survivors: tuple[Count, ...] = ()  # pids that SIGKILL did not end
+    oom_kills: Count = 0  # processes of the live run that the kernel has killed for memory
     definition: str = ""  # a hash of the definition in force
     restart_pending: bool = False  # a launch key has changed since the launch
     requires: tuple[str, ...] = ()  # the applications that must be ready before it is launched
@@ -209,7 +217,7 @@ class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     maintenance: MaintenanceNotice | None = None
     problem: str = ""  # why its stanza is not in force, or its log not written
     last: Outcome | None = None  # how its last run ended
-    log_dropped: int = 0  # lines of its log that could not be written
+    log_dropped: Count = 0  # lines of its log that could not be written
 
 
 class State(Message, frozen=True, tag="state"):
@@ -238,11 +246,11 @@ class Leave(Message, frozen=True, tag="leave"):
 
 
 class Past(Message, frozen=True, tag="past"):
-    """A run that has ended; the instants are wall times, ``by`` is who asked for its end."""
+    """A run that has ended; ``by`` is who asked for its end."""
 
     outcome: Outcome
-    ended: float
-    started: float | None = None
+    ended: Instant
+    started: Instant | None = None
     by: str = ""
 
 

@@ -6,6 +6,7 @@ run is ever spoken of without its id.
 """
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -84,10 +85,13 @@ class Announced(StrEnum):
 
 
 class ExitStatus(msgspec.Struct, frozen=True):
-    """How a process ended: with an exit code, or by a signal; with neither, nobody knows."""
+    """How a process ended: with an exit code, or by a signal; with neither, nobody knows.
 
-    code: int | None = None
-    signal: int | None = None
+    Only what a process can end with is taken from a peer: a manager ends with it too.
+    """
+
+    code: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
+    signal: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
 
     @property
     def known(self) -> bool:

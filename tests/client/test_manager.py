@@ -111,6 +111,23 @@ def test_the_applications_code_passes_through_with_the_evidence(site: Site) -> N
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "status", [ExitStatus(code=256), ExitStatus(code=2**62), ExitStatus(signal=99_999)]
+)
+def test_what_no_process_ends_with_is_not_exited_with(site: Site, status: ExitStatus) -> None:
+    def lie(peer: Conversation) -> None:
+        peer.grant()
+        conclude(peer, msgspec.structs.replace(EXIT_3, status=status))
+
+    report = site.directory / "report.json"
+    with site.peer(lie) as peer:
+        config = site.configure(peer.port, lost_after="1s")
+        words = ("--app", "oracle", "--config", config, "--report", report)
+        code, _, errors = run("manager", *words)
+    assert code == json.loads(report.read_text())["code"] == 202
+    assert "a frame cannot be read: Expected `int`" in errors
+
+
 def test_a_guest_cannot_fill_the_disks_of_its_host(site: Site) -> None:
     def flood(peer: Conversation) -> None:
         peer.grant()

@@ -9,9 +9,19 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from cmappd.core import messages
-from cmappd.core.messages import AppStatus, MaintenanceNotice, Message, Reply, Request
-from cmappd.core.state import ExitStatus, Outcome
+from cmappd.core import messages, wire
+from cmappd.core.messages import (
+    AppStatus,
+    Ended,
+    MaintenanceNotice,
+    Message,
+    Past,
+    Reply,
+    Request,
+    State,
+)
+from cmappd.core.state import Cause, ExitStatus, Goal, Outcome, Phase
+from cmappd.errors import RemoteProtocolError
 
 ALLOWED = {
     "Hello": {"seq", "software", "instance"},
@@ -133,3 +143,70 @@ def test_what_was_said_cannot_be_changed_and_may_be_said_with_more(
 ) -> None:
     assert kind.__struct_config__.frozen
     assert not kind.__struct_config__.forbid_unknown_fields
+
+
+# Numbers ---------------------------------------------------------------------------------
+
+STATUS = AppStatus("a", Goal.UP, Phase.RUNNING)
+YEAR_10000 = 253_402_300_800
+
+
+def status(**fields: Any) -> State:
+    return State(0, msgspec.structs.replace(STATUS, **fields), "b", "e")
+
+
+def maintenance(since: float = 0.0, until: float = 0.0, over_in: float = 0.0) -> State:
+    return status(maintenance=MaintenanceNotice("root", since, until, over_in))
+
+
+def outcome(code: int | None = None, signal: int | None = None) -> Outcome:
+    return Outcome("r", Cause.EXIT, ExitStatus(code, signal), success=False)
+
+
+def read(message: Message) -> Any:
+    return wire.replies().receive(wire.encode(message))[0]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        *(Ended(0, "a", outcome(code=code)) for code in (-1, 256, 300, 2**63)),
+        *(Ended(0, "a", outcome(signal=signal)) for signal in (-1, 0, 65, 99_999)),
+        *(status(last=outcome(code=code)) for code in (-1, 256)),
+        *(Past(0, outcome(), ended) for ended in (-1.0, YEAR_10000, 1e308)),
+        *(Past(0, outcome(), 0.0, started) for started in (-1.0, YEAR_10000)),
+        *(status(since=instant) for instant in (-1.0, YEAR_10000)),
+        *(status(started=instant) for instant in (-1.0, YEAR_10000)),
+        *(maintenance(until=instant) for instant in (-1.0, YEAR_10000, 1e12, 1e300)),
+        *(maintenance(since=instant) for instant in (-1.0, YEAR_10000)),
+        *(maintenance(over_in=seconds) for seconds in (-1.0, 1e12)),
+        *(status(lease=seconds) for seconds in (-1.0, 0.0, 1e-300, 1e12)),
+        *(
+            status(**{field: seconds})
+            for field in ("owner_silent_for", "ends_within", "restart_window", "next_in")
+            for seconds in (-1.0, 1e12, 1e308)
+        ),
+        *(
+            status(**{field: -1})
+            for field in ("pid", "restarts", "restart_limit", "oom_kills", "log_dropped")
+        ),
+        status(survivors=(1, -1)),
+    ],
+)
+def test_a_number_that_no_guest_says_is_an_error(message: Message) -> None:
+    with pytest.raises(RemoteProtocolError, match=r"Expected `(int|float)`"):
+        read(message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        *(Ended(0, "a", outcome(code=code)) for code in (0, 199, 255)),
+        *(Ended(0, "a", outcome(signal=signal)) for signal in (1, 64)),
+        Past(0, outcome(), YEAR_10000 - 1.0, started=0.0),
+        maintenance(until=YEAR_10000 - 1.0, over_in=messages.MAX_MAINTENANCE),
+        status(lease=5.0, ends_within=1.1e8, owner_silent_for=1e9, next_in=0.0, pid=2**22),
+    ],
+)
+def test_what_a_guest_may_say_is_read(message: Message) -> None:
+    assert read(message) == message

@@ -6,7 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 from enum import Enum
 from itertools import pairwise
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 import pytest
@@ -14,7 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmappd.core import wire
-from cmappd.core.messages import AppStatus, Claim, Ended, Message, Poll, Reply, Request, State, Text
+from cmappd.core.messages import (
+    AppStatus,
+    Claim,
+    Count,
+    Ended,
+    Message,
+    Poll,
+    Reply,
+    Request,
+    State,
+    Text,
+)
 from cmappd.core.state import Cause, ExitStatus, Goal, Outcome, Phase
 from cmappd.core.wire import MAX_FRAME, Receiver
 from cmappd.errors import LocalProtocolError, RemoteProtocolError
@@ -30,7 +41,7 @@ COMMON = {
     type(None): st.none(),
     bool: st.booleans(),
     tuple[str, ...]: st.lists(SHORT_TEXT, max_size=5).map(tuple),
-    tuple[int, ...]: st.lists(st.integers(1, 2**22), max_size=5).map(tuple),
+    tuple[Count, ...]: st.lists(st.integers(1, 2**22), max_size=5).map(tuple),
 }
 
 
@@ -43,11 +54,21 @@ def structs(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
 def values(kind: Any) -> st.SearchStrategy[Any]:
     if kind in COMMON:
         return COMMON[kind]
+    if get_origin(kind) is Annotated:
+        return numbers(*get_args(kind))
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return structs(kind)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return st.sampled_from(kind)
     return st.one_of([values(one) for one in get_args(kind)])
+
+
+def numbers(kind: type, bounds: msgspec.Meta) -> st.SearchStrategy[Any]:
+    least, most = bounds.ge, bounds.le if bounds.lt is None else bounds.lt
+    if kind is int:
+        assert bounds.lt is None
+        return st.integers(least, most)  # type: ignore[arg-type]
+    return st.floats(least, most, exclude_max=bounds.lt is not None)
 
 
 requests = st.one_of([structs(kind) for kind in REQUESTS])
