@@ -126,7 +126,8 @@ def _status(asked: "Namespace") -> int:
         _print_json(call, statuses, problems, about)
         return 0
     count = f"{len(statuses)} application{'' if len(statuses) == 1 else 's'}"
-    print(f"{printable(call.welcome.guest)}: cmappserver {call.welcome.software}, {count}")
+    guest, software = call.welcome.guest, call.welcome.software
+    print(printable(f"{guest}: cmappserver {software}, {count}"))
     for line in about.splitlines() if asked.verbose else ():
         print(printable(line))
     for line in problems.splitlines():
@@ -282,7 +283,7 @@ def _reopen(asked: "Namespace") -> int:
 def _version(asked: "Namespace") -> int:
     print(f"cmappctl {cmappd.__version__}")
     with suppress(UnreachableError, RefusedError):
-        print(f"cmappserver {_connect(asked).welcome.software}")
+        print(printable(f"cmappserver {_connect(asked).welcome.software}"))
     return 0
 
 

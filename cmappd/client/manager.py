@@ -26,6 +26,7 @@ from cmappd.core.follow.actions import Log as Say
 from cmappd.core.follow.follower import Follower
 from cmappd.core.follow.verdicts import exit_as
 from cmappd.core.messages import Ended
+from cmappd.core.printable import printable
 from cmappd.core.wording import ERROR
 from cmappd.errors import ConfigError, UsageError
 
@@ -75,7 +76,7 @@ def _tell(asked: Arguments, log: Log, end: Exit) -> None:
     """The last line: of a question the answer, of all else why the process ends."""
     if asked.verb in ("status", "check") and end.code < OWN_CODES:
         with suppress(OSError):
-            os.write(1, f"{log.label}: {end.text}\n".encode(errors="backslashreplace"))
+            os.write(1, f"{printable(f'{log.label}: {end.text}')}\n".encode())
         return
     run = "" if end.run is None else f" (run {end.run})"
     for line in end.text.splitlines()[:LINES] or [""]:

@@ -69,6 +69,10 @@ def check(errand: Errand) -> Exit:
         found = _ask_status(connection, errand.app, errand.until)
     except (LinkError, RefusedError) as error:
         return _failed(error.failure)
+    alone = at_most_once.ends_alone_after(found.ends_within)
+    if found.removed:
+        gone = "removed from the configuration; it runs on until it ends"
+        return exit_as(reasons.UNKNOWN_APP, gone, found.run)._replace(ends_alone_after=alone)
     for line in wording.hasty(found, errand.lost_after):
         errand.say(line.text, line.severity)
     welcome = connection.welcome
@@ -76,7 +80,6 @@ def check(errand: Errand) -> Exit:
     if found.maintenance is not None:
         text += f"; under maintenance {wording.maintenance_text(found.maintenance)}"
     text += f"; problem: {found.problem}" if found.problem else ""
-    alone = at_most_once.ends_alone_after(found.ends_within)
     return Exit(reasons.SUCCESS, 0, text, ends_alone_after=alone)
 
 

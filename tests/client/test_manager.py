@@ -56,6 +56,9 @@ STARTING = AppStatus("oracle", Goal.UP, Phase.STARTING, run="r1", pid=7)
 STOPPED = AppStatus("oracle", Goal.DOWN, Phase.STOPPED, last=MANAGER)
 
 
+FORGED, ESCAPED = "\x1b]0;title\x07\x1b[2J\nforged", "\\x1b]0;title\\x07\\x1b[2J\\nforged\n"
+
+
 def conclude(peer: Conversation, outcome: Outcome, seq: int = 0, log: str = "") -> list[str]:
     """Give a result, and answer what is said of it; gives what it was."""
     peer.say(Ended(seq, "oracle", outcome, log_tail=log))
@@ -598,6 +601,7 @@ def test_stop_goes_on_after_a_lost_link(site: Site) -> None:
         (AppStatus("oracle", Goal.DOWN, Phase.FAILED, last=EXIT_3), 1, "failed"),
         (STARTING, 2, "starting"),
         (STOPPED, 3, "stopped as its manager asked"),
+        (msgspec.structs.replace(RUNNING, owner=FORGED), 0, ESCAPED),
     ],
 )
 def test_status(site: Site, status: AppStatus, code: int, text: str) -> None:
@@ -624,6 +628,33 @@ def test_check(site: Site) -> None:
         config = site.configure(peer.port)
         code, output, _ = run("manager", "--app", "oracle", "--config", config, "--check")
     assert (code, output) == (0, "oracle@guest1: defined in guest1, cmappserver 0.1\n")
+
+
+def test_check_lets_the_guest_move_no_cursor(site: Site) -> None:
+    def script(peer: Conversation) -> None:
+        peer.greet()
+        seq = peer.hear().seq
+        peer.say(State(seq, msgspec.structs.replace(STOPPED, problem=FORGED), "b1", "e1"))
+        peer.say(Done(seq))
+
+    with site.peer(script) as peer:
+        config = site.configure(peer.port)
+        code, output, _ = run("manager", "--app", "oracle", "--config", config, "--check")
+    assert code == 0
+    assert output.endswith(f"problem: {ESCAPED}")
+
+
+def test_check_of_what_was_removed_from_the_configuration_and_still_runs(site: Site) -> None:
+    def script(peer: Conversation) -> None:
+        peer.greet()
+        seq = peer.hear().seq
+        peer.say(State(seq, msgspec.structs.replace(RUNNING, removed=True), "b1", "e1"), Done(seq))
+
+    with site.peer(script) as peer:
+        config = site.configure(peer.port)
+        code, output, errors = run("manager", "--app", "oracle", "--config", config, "--check")
+    assert (code, output) == (205, "")
+    assert "removed from the configuration; it runs on until it ends" in errors
 
 
 def test_check_warns_of_a_manager_that_gives_up_too_early(site: Site) -> None:
