@@ -5,6 +5,7 @@ The quick verbs import neither asyncio nor pydantic; ``check`` and ``pki`` impor
 
 import math
 import os
+import re
 import socket
 import sys
 import time
@@ -257,19 +258,23 @@ def _history(asked: "Namespace") -> int:
 def _logs(asked: "Namespace") -> int:
     call = _connect(asked)
     request = Logs(call.seq(), asked.app, asked.lines, asked.follow)
+    # What an application writes is not to command the terminal of an administrator.
+    shown = _on_terminal if os.isatty(1) else str
     try:
         for reply in _ask(call, request, timeout=math.inf if asked.follow else 30.0):
             if isinstance(reply, Text) and reply.remark:
                 _complain(reply.text, FAILED)
             elif isinstance(reply, Text):
-                sys.stdout.write(reply.text)
-                if asked.follow:
-                    sys.stdout.flush()
+                print(shown(reply.text), end="", flush=asked.follow)
     except LinkError as error:
         if not asked.follow:
             raise
         raise UnreachableError(f"cmappserver went away: {error}") from None
     return 0
+
+
+def _on_terminal(text: str) -> str:
+    return re.sub(r"[^\n\t]+", lambda part: printable(part[0]), text)
 
 
 def _reopen(asked: "Namespace") -> int:

@@ -25,7 +25,16 @@ from cmappd.core.messages import (
     Text,
 )
 from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Phase
-from tests.client.peer import PROGRAM, RUNNING, Conversation, Script, run, unix_peer
+from tests.client.peer import (
+    PROGRAM,
+    RUNNING,
+    Conversation,
+    Script,
+    finish,
+    run,
+    start,
+    unix_peer,
+)
 
 FAILED = AppStatus(
     "web",
@@ -132,6 +141,22 @@ def test_reload_of_a_broken_configuration(tmp_path: Path) -> None:
     assert control(tmp_path, script, "reload") == (
         1, "", "cmappctl: x.toml:1: bad\ncmappctl: x.toml:2: worse\n",
     )  # fmt: skip
+
+
+def test_logs_command_no_terminal(tmp_path: Path) -> None:
+    text = "a\tb\x1b]0;title\x07\x9b2J\x08forged\nc\n"
+    script = answers(Logs, Text(2, text), Done(2))
+    assert control(tmp_path, script, "logs", "a") == (0, text, "")
+    (tmp_path / "s").unlink()
+    terminal, end = os.openpty()
+    with unix_peer(tmp_path / "s", script):
+        process = start("control", "--socket", tmp_path / "s", "logs", "a", stdout=end)
+        code, _, errors = finish(process)
+    os.close(end)
+    output = os.read(terminal, 4096).replace(b"\r\n", b"\n")
+    os.close(terminal)
+    assert (code, errors) == (0, "")
+    assert output == b"a\tb\\x1b]0;title\\x07\\x9b2J\\x08forged\nc\n"
 
 
 def test_logs(tmp_path: Path) -> None:
