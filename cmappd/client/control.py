@@ -3,6 +3,7 @@
 The quick verbs import neither asyncio nor pydantic; ``check`` and ``pki`` import what they need.
 """
 
+import errno
 import math
 import os
 import re
@@ -48,6 +49,12 @@ FAILED, USAGE, UNREACHABLE = 1, 2, 4
 RETRY = 0.02  # seconds between two looks for the cmappserver that replaces another
 CONNECT = 5.0  # seconds; the socket is on this machine
 LONG = 86400.0  # seconds: start, stop and restart take what the definition allows
+
+_OBSTACLES: dict[int | None, str] = {
+    errno.ECONNREFUSED: "it is not running",
+    errno.ENOENT: "it is not running, or it is configured to listen elsewhere (--socket)",
+    errno.EACCES: "you may not ask it: root may, and the user that it runs as",
+}
 
 
 class UnreachableError(CmappdError):
@@ -100,14 +107,19 @@ def _complain(text: str, code: int) -> int:
 def _connect(asked: "Namespace") -> Call:
     path = asked.socket or files.default_paths(os.geteuid() == 0, os.environ).control
     now = time.monotonic()
+    link = Link([Address(socket.AF_UNIX, path)], None, now, now + CONNECT)
     try:
-        link = Link([Address(socket.AF_UNIX, path)], None, now, now + CONNECT)
         return Call(link, SOFTWARE, os.urandom(8).hex(), now + CONNECT)
     except LinkError as error:
-        raise UnreachableError(
-            f"cannot reach cmappserver at {path}: it is not running, or it is configured to listen"
-            f" elsewhere (--socket), or you may not ask it ({error})"
-        ) from None
+        why = _obstacle(error, link)
+        raise UnreachableError(f"cannot reach cmappserver at {path}: {why}") from None
+
+
+def _obstacle(error: LinkError, link: Link) -> str:
+    if error.errno in _OBSTACLES:
+        return _OBSTACLES[error.errno]
+    pid = link.peer_pid()
+    return f"{error} (pid {pid} listens there)" if pid > 0 else str(error)
 
 
 def _ask(call: Call, request: Message, timeout: float = CONNECT) -> Iterator[Reply]:

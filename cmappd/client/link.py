@@ -40,11 +40,12 @@ class Security(NamedTuple):
 
 
 class LinkError(Exception):
-    """The link could not be opened, or has ended."""
+    """The link could not be opened, or has ended; ``errno`` is the system's word for it, if any."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, errno: int | None = None) -> None:
         super().__init__(failure.text)
         self.failure = failure
+        self.errno = errno
 
 
 def resolve(host: str, port: int) -> list[Address]:
@@ -74,8 +75,9 @@ class Link:
         self._outgoing = bytearray()
         self._receiver = wire.replies()
         self._session = Session()
-        self._failure: Failure | None = None
-        self._next_address(now, Failure(reasons.UNREACHABLE, "it has no address"))
+        self._failure: LinkError | None = None
+        nowhere = Failure(reasons.UNREACHABLE, "it has no address")
+        self._next_address(now, LinkError(nowhere))
 
     def fileno(self) -> int:
         """What to poll; -1 once the link has failed."""
@@ -90,7 +92,7 @@ class Link:
     def work(self, now: float) -> list[Reply]:
         """Do what can be done without waiting. Raises LinkError."""
         if self._failure is not None:
-            raise LinkError(self._failure)
+            raise self._failure
         if not self.ready:
             self._open(now)
         if not self.ready:
@@ -115,11 +117,11 @@ class Link:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._failure = self._failure or Failure(reasons.UNREACHABLE, "closed")
+        self._failure = self._failure or LinkError(Failure(reasons.UNREACHABLE, "closed"))
 
     # Opening ------------------------------------------------------------------------
 
-    def _next_address(self, now: float, failure: Failure) -> None:
+    def _next_address(self, now: float, failure: LinkError) -> None:
         """Begin with the next address; when there is none, the failure is the link's."""
         while self._addresses:
             self.deadline = now + (self._until - now) / len(self._addresses)
@@ -159,10 +161,10 @@ class Link:
         except OSError as error:
             failure = _explain(error)
             if self._connected:
-                raise LinkError(failure) from None
+                raise failure from None
             self._next_address(now, failure)
             if self._failure is not None:
-                raise LinkError(self._failure) from None
+                raise self._failure from None
 
     def _is_connected(self) -> bool:
         assert self._socket is not None
@@ -213,11 +215,11 @@ class Link:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return messages
         except RemoteProtocolError as error:
-            self._failure = Failure(reasons.PROTOCOL, str(error))
+            self._failure = LinkError(Failure(reasons.PROTOCOL, str(error)))
         except OSError as error:
             self._failure = _explain(error)
         if self._failure is not None and not messages:
-            raise LinkError(self._failure)
+            raise self._failure
         return messages
 
     def _take(self, data: bytes) -> list[Reply]:
@@ -239,14 +241,14 @@ class Link:
             self._outgoing.clear()
 
 
-def _explain(error: OSError) -> Failure:
+def _explain(error: OSError) -> LinkError:
     if tls.is_foreign(error):
         reason = reasons.PROTOCOL
     elif tls.is_refusal(error):
         reason = reasons.TLS
     else:
         reason = reasons.UNREACHABLE
-    return Failure(reason, tls.explain(error))
+    return LinkError(Failure(reason, tls.explain(error)), error.errno)
 
 
 def security(certificate: str, key: str, ca: str, server_name: str) -> Security:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -191,6 +192,36 @@ def test_the_usual_socket_of_a_user(tmp_path: Path) -> None:
 
 def test_version_without_a_server(tmp_path: Path) -> None:
     assert run("control", "--socket", tmp_path / "none", "version") == (0, "cmappctl 0.1.0\n", "")
+
+
+def test_nobody_listens_at_the_socket_of_one_that_was_killed(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as unheard:
+        unheard.bind(str(tmp_path / "s"))
+    code, _, errors = run("control", "--socket", tmp_path / "s", "status")
+    assert code == 4
+    assert errors == f"cmappctl: cannot reach cmappserver at {tmp_path}/s: it is not running\n"
+
+
+def test_who_may_not_ask_is_told_so(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    mortal = ["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    command = [*mortal, sys.executable, "-c", PROGRAM.format("control"), "--socket", path, "status"]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        os.chmod(path, 0)
+        listener.listen()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=15)
+    assert done.returncode == 4
+    assert "you may not ask it: root may, and the user that it runs as\n" in done.stderr
+
+
+def test_one_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "s"))
+        silent.listen()
+        code, _, errors = run("control", "--socket", tmp_path / "s", "status")
+    assert code == 4
+    assert f"no answer in time (pid {os.getpid()} listens there)\n" in errors
 
 
 def test_version_with_one(tmp_path: Path) -> None:
