@@ -11,6 +11,7 @@ from cmappd.core import policy
 from cmappd.core.follow.actions import ATTEMPT, FIRST_RETRY, LAST_RETRY, Failure
 from cmappd.core.follow.verdicts import refusal
 from cmappd.core.messages import Claim, Done, Ended, Hello, Message, Refused, Reply, State, Welcome
+from cmappd.core.wording import WARNING
 
 LONGEST_WAIT = 3600.0  # seconds in one poll(2); whoever waits for longer waits again
 Opener = Callable[[float, float], Link]  # now and until, monotonic seconds
@@ -96,9 +97,16 @@ def wait(link: Link, until: float) -> list[Reply]:
         poller.poll(max(0, math.ceil(min(left, LONGEST_WAIT) * 1000)))
 
 
-def call(opener: Opener, software: str, instance: str, until: float, chance: float) -> Call:
+def call(
+    opener: Opener,
+    software: str,
+    instance: str,
+    until: float,
+    chance: float,
+    say: Callable[[str, int], None],
+) -> Call:
     """Connect, again and again until then. Raises LinkError and RefusedError."""
-    attempts = 0
+    attempts, said = 0, ""
     while True:
         link = None
         try:
@@ -113,5 +121,8 @@ def call(opener: Opener, software: str, instance: str, until: float, chance: flo
             delay = policy.back_off(attempts, FIRST_RETRY, LAST_RETRY, chance)
             if error.failure.reason is not reasons.UNREACHABLE or time.monotonic() + delay > until:
                 raise
+            if error.failure.text != said:
+                said = error.failure.text
+                say(f"cannot reach the server: {said}; trying again", WARNING)
             time.sleep(delay)
             attempts += 1

@@ -48,13 +48,17 @@ class LinkError(Exception):
         self.errno = errno
 
 
-def resolve(host: str, port: int) -> list[Address]:
-    """All addresses of a host. Raises LinkError. Blocks, for names that are not in /etc/hosts."""
+def resolve(host: str, port: int, hint: str = "") -> list[Address]:
+    """All addresses of a host. Blocks, for names that are not in /etc/hosts.
+
+    Raises LinkError, with the hint where there is one.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise LinkError(Failure(reasons.UNREACHABLE, f"cannot resolve {host!r}: {why}")) from None
+        text = f"cannot resolve {host!r}: {why}" + (f"; {hint}" if hint else "")
+        raise LinkError(Failure(reasons.UNREACHABLE, text)) from None
     return [Address(family, place) for family, _, _, _, place in found]
 
 

@@ -91,7 +91,7 @@ def _carry_out(asked: Arguments, chosen: Settings, guest: Guest, log: Log) -> Ex
         return exit_as(error.failure.reason, str(error), None)
 
     def opener(now: float, until: float) -> Link:
-        return Link(link.resolve(guest.host, guest.port), security, now, until)
+        return Link(link.resolve(guest.host, guest.port, guest.hint), security, now, until)
 
     instance, chance = os.urandom(8).hex(), os.urandom(1)[0] / 255
     if asked.verb not in ("run", "start"):

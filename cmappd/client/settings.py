@@ -31,12 +31,16 @@ DEFAULT_PORT = 5315
 
 
 class Guest(NamedTuple):
-    """Where a guest is, and the name that its certificate must have."""
+    """Where a guest is, and the name that its certificate must have.
+
+    ``hint`` is what may be wrong where there is no such host.
+    """
 
     name: str
     host: str
     port: int
     server_name: str
+    hint: str = ""
 
 
 class Tls(NamedTuple):
@@ -82,7 +86,9 @@ class Settings(NamedTuple):
             host, port = parse_address(name)
         except ValueError as error:
             raise UsageError(f"cannot use --guest {name!r}: address {error}") from None
-        return Guest(name, host, port, host)
+        known = ", ".join(self.guests)
+        hint = f"'{name}' is none of the guests in {self.file} ({known})" if known else ""
+        return Guest(name, host, port, host, hint)
 
 
 _RANGES = {  # seconds

@@ -48,7 +48,7 @@ class Errand(NamedTuple):
     def call(self) -> Call:
         """A new call. Raises LinkError and RefusedError."""
         until = min(self.connect_until, self.until)
-        return call(self.opener, self.software, self.instance, until, self.chance)
+        return call(self.opener, self.software, self.instance, until, self.chance, self.say)
 
 
 def status(errand: Errand) -> Exit:

@@ -681,6 +681,18 @@ def test_check_of_what_is_not_there(site: Site) -> None:
         assert run("manager", "--app", "x", "--config", config, "--check")[0] == 205
 
 
+def test_a_mistyped_guest_is_told_from_one_that_is_down(site: Site) -> None:
+    config = site.configure(1, connect_timeout="1s")
+    words = ("--app", "oracle", "--config", config, "--guest", "no..host", "--check")
+    code, _, errors = run("manager", *words)
+    said = f"'no..host' is none of the guests in {config} (guest1)"
+    first, *_, last = errors.splitlines()
+    assert code == 201
+    assert "cannot reach the server: cannot resolve 'no..host'" in first
+    assert first.endswith(f"{said}; trying again")
+    assert last.endswith(said)
+
+
 # What it is made of -----------------------------------------------------------------------
 
 

@@ -42,7 +42,8 @@ def test_everything(folder: Path) -> None:
     )
     assert settings.guest(None) == Guest("g1", "192.0.2.1", 5315, "g1")
     assert settings.guest("g2") == Guest("g2", "2001:db8::1", 99, "other")
-    assert settings.guest("host:1") == Guest("host:1", "host", 1, "host")
+    hint = f"'host:1' is none of the guests in {settings.file} (g1, g2)"
+    assert settings.guest("host:1") == Guest("host:1", "host", 1, "host", hint)
     assert settings.tls.certificate == str(folder / "c")
     assert settings.intervals == Intervals(poll_interval=1.0, lost_after=90.0)
 
