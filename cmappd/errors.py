@@ -25,6 +25,10 @@ class TlsError(CmappdError):
     """A certificate, a key or a handshake was refused, by us or by the peer."""
 
 
+class UnfitCertificateError(TlsError):
+    """Our certificate can be used, and the peer would refuse it: for its time, or for its use."""
+
+
 class ProtocolError(CmappdError):
     """A rule of the wire was broken."""
 

@@ -18,7 +18,7 @@ from cmappd.core import wire
 from cmappd.core.follow.actions import Failure
 from cmappd.core.messages import Message, Reply
 from cmappd.core.session import Session
-from cmappd.errors import RemoteProtocolError, TlsError
+from cmappd.errors import ConfigError, RemoteProtocolError, TlsError, UnfitCertificateError
 from cmappd.system import tls
 
 READ = 16 * 1024  # the longest TLS record: with less, OpenSSL would keep a rest poll cannot see
@@ -256,8 +256,10 @@ def _explain(error: OSError) -> LinkError:
 
 
 def security(certificate: str, key: str, ca: str, server_name: str) -> Security:
-    """Raises LinkError where our own certificate cannot be used."""
+    """Raises ConfigError where a file cannot be used, LinkError where the guest would refuse us."""
     try:
         return Security(tls.client_context(certificate, key, ca), server_name)
-    except TlsError as error:
+    except UnfitCertificateError as error:
         raise LinkError(Failure(reasons.TLS, str(error))) from None
+    except TlsError as error:
+        raise ConfigError(str(error)) from None

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from cmappd.core import refusal
 from cmappd.core.certificate import CLIENT_AUTH, SERVER_AUTH, Certificate, parse
-from cmappd.errors import LocalProtocolError, TlsError
+from cmappd.errors import LocalProtocolError, TlsError, UnfitCertificateError
 
 StrPath = str | os.PathLike[str]
 
@@ -51,7 +51,7 @@ def server_context(
 def client_context(certificate: StrPath, key: StrPath, ca: StrPath) -> ssl.SSLContext:
     """For a manager's end; ``wrap_socket`` needs the ``server_hostname`` to be checked.
 
-    Raises TlsError, also where our certificate is not valid now: the guest would refuse it.
+    Raises TlsError, and UnfitCertificateError where the guest would refuse ours now.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # requires a certificate and its name
     context.hostname_checks_common_name = False
@@ -217,7 +217,7 @@ def _load(
     context.sslsocket_class = _CheckedSocket
     context.sslobject_class = _CheckedObject
     if purpose not in _read_certificate(certificate).usages:
-        raise TlsError(
+        raise UnfitCertificateError(
             f"cannot use certificate {certificate}: it was not issued for {_PURPOSES[purpose]}"
         )
     _load_key(context, certificate, key)
@@ -277,9 +277,11 @@ def _require_valid_now(path: StrPath) -> None:
     certificate = _read_certificate(path)
     now = time.time()
     if now > certificate.end:
-        raise TlsError(f"cannot use certificate {path}: it expired on {_date(certificate.end)}")
+        raise UnfitCertificateError(
+            f"cannot use certificate {path}: it expired on {_date(certificate.end)}"
+        )
     if now < certificate.start:
-        raise TlsError(
+        raise UnfitCertificateError(
             f"cannot use certificate {path}: it is not valid before {_date(certificate.start)};"
             " is this machine's clock right?"
         )

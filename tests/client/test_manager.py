@@ -9,11 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cmappd.client.link import Address, Link
 from cmappd.client.log import INFO, Log
@@ -35,7 +39,7 @@ from cmappd.core.messages import (
     Stop,
 )
 from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Phase
-from tests.certificates import Authority
+from tests.certificates import Authority, private_pem
 from tests.client.peer import (
     DEADLINE,
     PROGRAM,
@@ -471,6 +475,56 @@ def test_a_manager_with_a_certificate_of_another_authority(site: Site) -> None:
         code, _, errors = run("manager", "--app", "oracle", "--config", config)
     assert code == 203
     assert "refused our certificate" in errors
+
+
+def garbage(site: Site) -> str:
+    one = site.authority.manager("vmhost1")
+    Path(one.certificate).write_text("garbage")
+    return f'certificate = "{one.certificate}"\nkey = "{one.key}"'
+
+
+def anothers_key(site: Site) -> str:
+    one, another = site.authority.manager("vmhost1"), site.authority.manager("vmhost1")
+    return f'certificate = "{one.certificate}"\nkey = "{another.key}"'
+
+
+def a_guests(site: Site) -> str:
+    one = site.authority.guest("guest1")
+    return f'certificate = "{one.certificate}"\nkey = "{one.key}"'
+
+
+def encrypted(site: Site) -> str:
+    one = site.authority.manager("vmhost1")
+    key = serialization.load_pem_private_key(Path(one.key).read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    Path(one.key).write_bytes(private_pem(key, b"secret"))
+    return f'certificate = "{one.certificate}"\nkey = "{one.key}"'
+
+
+def expired(site: Site) -> str:
+    one = site.authority.manager("vmhost1", end=-timedelta(hours=1))
+    return f'certificate = "{one.certificate}"\nkey = "{one.key}"'
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "said"),
+    [
+        (garbage, 200, "holds no certificate"),
+        (anothers_key, 200, "does not belong to certificate"),
+        (a_guests, 203, "it was not issued for a manager"),
+        (encrypted, 200, "it is encrypted"),
+        (expired, 203, "it expired on"),
+    ],
+)
+def test_what_is_wrong_with_its_own_files_is_local(
+    site: Site, files: Callable[[Site], str], code: int, said: str
+) -> None:
+    config = site.configure(1)
+    ca = f'ca = "{site.authority.ca}"'
+    config.write_text(f'[guests.guest1]\naddress = "127.0.0.1:1"\n[tls]\n{files(site)}\n{ca}\n')
+    given, _, errors = run("manager", "--app", "oracle", "--config", config)
+    assert given == code
+    assert said in errors
 
 
 @pytest.mark.parametrize(
