@@ -22,6 +22,7 @@ class RefusedError(Exception):
 
     def __init__(self, refused: Refused) -> None:
         super().__init__(refused.text)
+        self.reason = refused.reason
         self.failure = refusal(refused)
 
 

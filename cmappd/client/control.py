@@ -3,11 +3,9 @@
 The quick verbs import neither asyncio nor pydantic; ``check`` and ``pki`` import what they need.
 """
 
-import errno
 import math
 import os
 import re
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +13,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import cmappd
+from cmappd import reasons
 from cmappd.client.call import Call, RefusedError
-from cmappd.client.link import Address, Link, LinkError
+from cmappd.client.link import LinkError
+from cmappd.client.local import CONNECT, UnreachableError, connect
 from cmappd.client.table import maintenance, past, table
 from cmappd.core.messages import (
     AppStatus,
@@ -38,27 +38,28 @@ from cmappd.core.messages import (
     Upgrade,
 )
 from cmappd.core.printable import printable
+from cmappd.core.state import Cause
 from cmappd.errors import CmappdError, UsageError
-from cmappd.system import files
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-SOFTWARE = f"cmappctl/{cmappd.__version__}"
 FAILED, USAGE, UNREACHABLE = 1, 2, 4
 RETRY = 0.02  # seconds between two looks for the cmappserver that replaces another
-CONNECT = 5.0  # seconds; the socket is on this machine
 LONG = 86400.0  # seconds: start, stop and restart take what the definition allows
 
-_OBSTACLES: dict[int | None, str] = {
-    errno.ECONNREFUSED: "it is not running",
-    errno.ENOENT: "it is not running, or it is configured to listen elsewhere (--socket)",
-    errno.EACCES: "you may not ask it: root may, and the user that it runs as",
-}
-
-
-class UnreachableError(CmappdError):
-    """There is nobody at the socket."""
+# Why what was asked for has not come about, where a run has ended instead.
+_RUN_FAILED = frozenset(
+    reason.name
+    for reason in (
+        reasons.APP,
+        reasons.NOT_STARTED,
+        reasons.NOT_READY,
+        reasons.UNHEALTHY,
+        reasons.UNKNOWN_STATUS,
+        reasons.OUT_OF_MEMORY,
+    )
+)
 
 
 def main() -> None:
@@ -104,30 +105,12 @@ def _complain(text: str, code: int) -> int:
 # Asking the server ---------------------------------------------------------------------
 
 
-def _connect(asked: "Namespace") -> Call:
-    path = asked.socket or files.default_paths(os.geteuid() == 0, os.environ).control
-    now = time.monotonic()
-    link = Link([Address(socket.AF_UNIX, path)], None, now, now + CONNECT)
-    try:
-        return Call(link, SOFTWARE, os.urandom(8).hex(), now + CONNECT)
-    except LinkError as error:
-        why = _obstacle(error, link)
-        raise UnreachableError(f"cannot reach cmappserver at {path}: {why}") from None
-
-
-def _obstacle(error: LinkError, link: Link) -> str:
-    if error.errno in _OBSTACLES:
-        return _OBSTACLES[error.errno]
-    pid = link.peer_pid()
-    return f"{error} (pid {pid} listens there)" if pid > 0 else str(error)
-
-
 def _ask(call: Call, request: Message, timeout: float = CONNECT) -> Iterator[Reply]:
     return call.ask(request, time.monotonic() + timeout)
 
 
 def _status(asked: "Namespace") -> int:
-    call = _connect(asked)
+    call = connect(asked.socket)
     statuses: list[AppStatus] = []
     problems = about = ""
     for reply in _ask(call, Status(call.seq(), tuple(asked.apps)), timeout=30.0):
@@ -168,43 +151,53 @@ def _print_json(call: Call, statuses: list[AppStatus], problems: str, about: str
 
 def _each(make: Callable[[int, str], Message]) -> Callable[["Namespace"], int]:
     """A verb that asks for each of some applications, and waits for all of them."""
+    return lambda asked: _ask_each(asked, make, asked.verb, asked.timeout or LONG)
 
-    def verb(asked: "Namespace") -> int:
-        call = _connect(asked)
-        until = time.monotonic() + (asked.timeout or LONG)
-        code = 0
-        for app in asked.apps:
-            try:
-                for reply in call.ask(make(call.seq(), app), until):
-                    if isinstance(reply, Done):
-                        print(printable(reply.text or f"{app}: done"), flush=True)
-            except RefusedError as error:
-                code = _complain(f"cannot {asked.verb} {app}: {error}", FAILED)
-            except LinkError as error:
-                return _complain(f"cannot tell how {asked.verb} {app} ended: {error}", FAILED)
-        return code
 
-    return verb
+def _ask_each(
+    asked: "Namespace", make: Callable[[int, str], Message], doing: str, timeout: float
+) -> int:
+    call = connect(asked.socket)
+    until = time.monotonic() + timeout
+    code = 0
+    for app in asked.apps:
+        try:
+            for reply in call.ask(make(call.seq(), app), until):
+                if isinstance(reply, Done):
+                    print(printable(reply.text or f"{app}: done"), flush=True)
+        except RefusedError as error:
+            code = _complain(f"cannot {doing} {app}: {error}", FAILED)
+            if error.reason in _RUN_FAILED:
+                _tell_why(call, app)
+        except LinkError as error:
+            return _complain(f"cannot tell how the request to {doing} {app} ended: {error}", FAILED)
+    return code
+
+
+def _tell_why(call: Call, app: str) -> None:
+    """What may say why a run has failed: the last word of its health check, and its log."""
+    with suppress(RefusedError, LinkError):
+        for reply in _ask(call, Status(call.seq(), (app,))):
+            if isinstance(reply, State) and reply.status.last is not None:
+                said = reply.status.health_output.strip()
+                if said and reply.status.last.cause in (Cause.NOT_READY, Cause.UNHEALTHY):
+                    _complain(f"last health output: {said}", FAILED)
+                _complain(f"see cmappctl logs {app}", FAILED)
 
 
 def _maintenance(asked: "Namespace") -> int:
     if asked.on is None:
         return _show_maintenance(asked)
     seconds = asked.seconds if asked.on else 0.0
-    call = _connect(asked)
-    code = 0
-    for app in asked.apps:
-        try:
-            for reply in _ask(call, Maintain(call.seq(), app, seconds, asked.reason)):
-                if isinstance(reply, Done):
-                    print(printable(reply.text), flush=True)
-        except RefusedError as error:
-            code = _complain(f"cannot change the maintenance of {app}: {error}", FAILED)
-    return code
+
+    def make(seq: int, app: str) -> Message:
+        return Maintain(seq, app, seconds, asked.reason)
+
+    return _ask_each(asked, make, "change the maintenance of", CONNECT)
 
 
 def _show_maintenance(asked: "Namespace") -> int:
-    call = _connect(asked)
+    call = connect(asked.socket)
     for reply in _ask(call, Status(call.seq(), tuple(asked.apps)), timeout=30.0):
         if isinstance(reply, State):
             text = maintenance(reply.status)
@@ -215,7 +208,7 @@ def _show_maintenance(asked: "Namespace") -> int:
 
 
 def _reload(asked: "Namespace") -> int:
-    call = _connect(asked)
+    call = connect(asked.socket)
     for reply in _ask(call, Reload(call.seq()), asked.timeout or 60.0):
         if isinstance(reply, Done):
             for line in (reply.text or "reloaded").splitlines():
@@ -225,7 +218,7 @@ def _reload(asked: "Namespace") -> int:
 
 def _upgrade(asked: "Namespace") -> int:
     until = time.monotonic() + (asked.timeout or 60.0)
-    call = _connect(asked)
+    call = connect(asked.socket)
     old, pid, new = call.welcome, call.server_pid, ""
     for reply in call.ask(Upgrade(call.seq()), until):
         new = reply.text if isinstance(reply, Done) else new
@@ -246,7 +239,7 @@ def _connect_to_another(asked: "Namespace", epoch: str, until: float) -> Call:
     while True:
         why = "it is the same as before"
         try:
-            call = _connect(asked)
+            call = connect(asked.socket)
             if call.welcome.epoch != epoch:
                 return call
             call.close()
@@ -260,7 +253,7 @@ def _connect_to_another(asked: "Namespace", epoch: str, until: float) -> Call:
 
 
 def _history(asked: "Namespace") -> int:
-    call = _connect(asked)
+    call = connect(asked.socket)
     for reply in _ask(call, History(call.seq(), asked.app)):
         if isinstance(reply, Past):
             print(past(reply))
@@ -268,7 +261,7 @@ def _history(asked: "Namespace") -> int:
 
 
 def _logs(asked: "Namespace") -> int:
-    call = _connect(asked)
+    call = connect(asked.socket)
     request = Logs(call.seq(), asked.app, asked.lines, asked.follow)
     # What an application writes is not to command the terminal of an administrator.
     shown = _on_terminal if os.isatty(1) else str
@@ -290,7 +283,7 @@ def _on_terminal(text: str) -> str:
 
 
 def _reopen(asked: "Namespace") -> int:
-    call = _connect(asked)
+    call = connect(asked.socket)
     for reply in _ask(call, Reopen(call.seq(), tuple(asked.apps)), timeout=30.0):
         if isinstance(reply, Done):
             print(printable(reply.text))
@@ -300,7 +293,7 @@ def _reopen(asked: "Namespace") -> int:
 def _version(asked: "Namespace") -> int:
     print(f"cmappctl {cmappd.__version__}")
     with suppress(UnreachableError, RefusedError):
-        print(printable(f"cmappserver {_connect(asked).welcome.software}"))
+        print(printable(f"cmappserver {connect(asked.socket).welcome.software}"))
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cmappd.core.messages import (
@@ -108,7 +109,7 @@ def test_changes_are_waited_for_one_by_one(
         peer.greet()
         first = peer.hear()
         assert first == kind(2, "a")
-        peer.say(Refused(2, "not-started", "a is broken"))
+        peer.say(Refused(2, "busy", "a is broken"))
         second = peer.hear()
         assert second == kind(3, "b")
         peer.say(Done(3, "b is so"))
@@ -117,6 +118,47 @@ def test_changes_are_waited_for_one_by_one(
         1,
         "b is so\n",
         f"cmappctl: cannot {verb} a: a is broken\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [(Cause.NOT_READY, "cmappctl: last health output: no \\x1b route\n"), (Cause.EXIT, "")],
+)
+def test_a_start_that_fails_says_where_to_look(tmp_path: Path, cause: Cause, said: str) -> None:
+    last = Outcome("r2", cause, ExitStatus(code=1), success=False)
+    status = msgspec.structs.replace(FAILED, last=last, health_output="no \x1b route\n")
+
+    def script(peer: Conversation) -> None:
+        peer.greet()
+        assert isinstance(peer.hear(), Start)
+        peer.say(Refused(2, "not-ready", "web did not"))
+        assert peer.hear() == Status(3, ("web",))
+        peer.say(State(3, status, "b", "e"), Done(3))
+
+    code, output, errors = control(tmp_path, script, "start", "web")
+    assert (code, output) == (1, "")
+    assert errors == (
+        f"cmappctl: cannot start web: web did not\n{said}cmappctl: see cmappctl logs web\n"
+    )
+
+
+def test_what_was_not_tried_has_no_log_to_see(tmp_path: Path) -> None:
+    script = answers(Start, Refused(2, "unknown-app", "there is no 'x'"))
+    code, _, errors = control(tmp_path, script, "start", "x")
+    assert (code, errors) == (1, "cmappctl: cannot start x: there is no 'x'\n")
+
+
+def test_a_maintenance_whose_server_goes_away(tmp_path: Path) -> None:
+    def script(peer: Conversation) -> None:
+        peer.greet()
+        peer.hear()
+
+    code, _, errors = control(tmp_path, script, "maintenance", "a", "on")
+    assert code == 1
+    assert (
+        "cannot tell how the request to change the maintenance of a ended: the peer closed"
+        in errors
     )
 
 

@@ -196,3 +196,19 @@ def test_what_is_piped_to_nobody_is_no_error(scene: Scene) -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_start_that_fails_says_why_and_where_to_look(scene: Scene) -> None:
+    scene.guest.define(
+        "db",
+        "/bin/sleep",
+        "600",
+        start={"ready": "health", "timeout": "1s"},
+        health={"command": ["/bin/sh", "-c", "echo no route; exit 1"], "interval": "200ms"},
+    )
+    scene.guest.start()
+    done = scene.guest.ctl("start", "db")
+    assert done.returncode == 1
+    first, *more = done.stderr.splitlines()
+    assert first.startswith("cmappctl: cannot start db: db did not become ready in time")
+    assert more == ["cmappctl: last health output: no route", "cmappctl: see cmappctl logs db"]
