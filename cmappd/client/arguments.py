@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         verbs.add_argument(f"--{verb}", dest="verb", action="store_const", const=verb, help=text)
     add("--takeover", action="store_true", help="take it from the manager that owns it")
-    add("--timeout", metavar="DURATION", type=_duration, help='of the verb, such as "90s"')
+    add("--timeout", metavar="DURATION", type=duration, help='of the verb, such as "90s"')
     add("--report", metavar="FILE", help="write how it ended to FILE, as JSON")
     add("--config", metavar="FILE", default=settings.DEFAULT_FILE, help="default: %(default)s")
     add("--log-file", metavar="FILE", help="log to FILE too; SIGHUP reopens it")
@@ -94,7 +94,8 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else os.path.abspath(path)
 
 
-def _duration(text: str) -> float:
+def duration(text: str) -> float:
+    """Seconds above zero, as an argument of a command line."""
     try:
         seconds = units.parse_duration(text)
     except ValueError as error:

@@ -3,10 +3,11 @@
 import argparse
 
 import cmappd
+from cmappd.client.arguments import duration
 from cmappd.core import units
 from cmappd.core.messages import MAX_MAINTENANCE
+from cmappd.system.files import DEFAULT_CONFIG
 
-DEFAULT_CONFIG = "/etc/cmappd/cmappserver.toml"
 DEFAULT_PKI = "/etc/cmappd/pki"
 MOST_LINES = 100_000
 DEFAULT_MAINTENANCE = 3600.0  # seconds
@@ -33,7 +34,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         one = verbs.add_parser(verb, help=f"{verb} applications, and wait for it")
         one.add_argument("apps", nargs="+", metavar="APP")
         _add_timeout(one, "how long to wait (default: as long as it takes)")
-    _add_maintenance(verbs)
+    maintenance = _add_maintenance(verbs)
     one = verbs.add_parser("reload", help="read the configuration again")
     _add_timeout(one, "how long to wait (default: 1m)")
     one = verbs.add_parser("history", help="print how the last runs of an application ended")
@@ -54,7 +55,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     _add_pki(verbs)
     given = parser.parse_args(words)
     if given.verb == "maintenance":
-        _complete_maintenance(parser, given)
+        _complete_maintenance(maintenance, given)
     return given
 
 
@@ -66,7 +67,9 @@ def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     form.add_argument("-v", "--verbose", action="store_true", help="all that is known")
 
 
-def _add_maintenance(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_maintenance(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> argparse.ArgumentParser:
     one = verbs.add_parser(
         "maintenance",
         usage="cmappctl maintenance [APP ... [on [--for DURATION] [--reason TEXT] | off]]",
@@ -75,8 +78,9 @@ def _add_maintenance(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     one.add_argument("words", nargs="*", metavar="APP ... [on|off]")
     most = units.format_duration(MAX_MAINTENANCE)
     text = f"when it ends by itself: 1h by default, at most {most}"
-    one.add_argument("--for", dest="seconds", metavar="DURATION", type=_duration, help=text)
+    one.add_argument("--for", dest="seconds", metavar="DURATION", type=duration, help=text)
     one.add_argument("--reason", metavar="TEXT", help="for the logs and the status")
+    return one
 
 
 def _complete_maintenance(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
@@ -117,17 +121,7 @@ def _add_pki(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _add_timeout(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--timeout", metavar="DURATION", type=_duration, help=text)
-
-
-def _duration(text: str) -> float:
-    try:
-        seconds = units.parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if seconds <= 0:
-        raise argparse.ArgumentTypeError("must be above zero")
-    return seconds
+    parser.add_argument("--timeout", metavar="DURATION", type=duration, help=text)
 
 
 def _lines(text: str) -> int:

@@ -93,9 +93,10 @@ def _notes(status: AppStatus) -> list[str]:
     if status.survivors:
         notes.append(f"left: pid {', '.join(map(str, status.survivors))}")
     if status.log_dropped:
-        notes.append(f"{status.log_dropped} lines of its log were dropped")
+        lost = "1 line" if status.log_dropped == 1 else f"{status.log_dropped} lines"
+        notes.append(f"{lost} of its log could not be written")
     if status.problem:
-        notes.append(f"problem: {status.problem}")
+        notes.append(wording.problem_text(status.problem))
     if status.last is not None and status.phase in (Phase.FAILED, Phase.BACKOFF):
         notes.append(wording.outcome_text(status.last))
     return notes

@@ -79,7 +79,7 @@ def check(errand: Errand) -> Exit:
     text = f"defined in {welcome.guest}, cmappserver {welcome.software}"
     if found.maintenance is not None:
         text += f"; under maintenance {wording.maintenance_text(found.maintenance)}"
-    text += f"; problem: {found.problem}" if found.problem else ""
+    text += f"; {wording.problem_text(found.problem)}" if found.problem else ""
     return Exit(reasons.SUCCESS, 0, text, ends_alone_after=alone)
 
 
@@ -177,5 +177,5 @@ def _line(status: AppStatus) -> str:
     if status.phase in (Phase.STOPPED, Phase.FAILED) and status.last is not None:
         facts.append(wording.outcome_text(status.last))
     if status.problem:
-        facts.append(f"problem: {status.problem}")
+        facts.append(wording.problem_text(status.problem))
     return ", ".join(facts)

@@ -60,6 +60,11 @@ def oom_text(kills: int) -> str:
     return f"the kernel has killed {kills} of its processes for memory; it runs on"
 
 
+def problem_text(problem: str) -> str:
+    """What is wrong with a definition, which may be several things, in one line."""
+    return "problem: " + problem.replace("\n", "; ")
+
+
 def outcome_text(outcome: Outcome) -> str:
     """How a run ended, in one line."""
     known = status_text(outcome.status)
@@ -192,7 +197,7 @@ def _definition(old: AppStatus | None, new: AppStatus) -> list[Line]:
         lines.append(Line("it was removed from the configuration, and runs on", WARNING))
     before = "" if old is None else old.problem
     if new.problem != before:
-        text = f"problem: {new.problem}" if new.problem else "its problem is over"
+        text = problem_text(new.problem) if new.problem else "its problem is over"
         lines.append(Line(text, WARNING if new.problem else INFO))
     return lines
 

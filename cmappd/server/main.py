@@ -42,7 +42,6 @@ from cmappd.system.signals import Signals, deafen
 from cmappd.system.tree import Forest
 from cmappd.system.watch import Watcher
 
-DEFAULT_CONFIG = "/etc/cmappd/cmappserver.toml"
 # sysexits.h: something was found in an unconfigured or misconfigured state. systemd does not try
 # again after it.
 EX_CONFIG = 78
@@ -74,7 +73,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         prog="cmappserver", description="Supervise the applications of this guest."
     )
     parser.add_argument(
-        "--config", metavar="FILE", default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}"
+        "--config", metavar="FILE", default=files.DEFAULT_CONFIG, help="default: %(default)s"
     )
     parser.add_argument(REHEARSE, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"cmappserver {__version__}")

@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
+from cmappd.core.config.values import Address
 from cmappd.errors import TlsError
 from cmappd.system.tls import TlsPipe
 
@@ -79,8 +80,7 @@ async def connect(host: str, port: int, attempt: Attempt) -> socket.socket:
 
 
 def _text(address: SocketAddress) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(Address(*address[:2]))
 
 
 async def _connect_to(family: int, address: SocketAddress) -> socket.socket:

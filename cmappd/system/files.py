@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from cmappd.errors import ConfigError, TransientError
 
+DEFAULT_CONFIG = "/etc/cmappd/cmappserver.toml"
 READ_LIMIT = 16 * 1024 * 1024
 # As many as the kernel follows in one path (path_resolution(7)).
 MAX_SYMLINKS = 40

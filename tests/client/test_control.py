@@ -281,6 +281,18 @@ def test_wrong_arguments(words: tuple[str, ...]) -> None:
     assert run("control", *words)[0] == 2
 
 
+def test_wrong_words_of_maintenance_are_told_its_own_usage() -> None:
+    for words, said in (
+        (("on",), "which applications?"),
+        (("a", "off", "--for", "1h"), "--for and --reason go with on"),
+        (("a", "on", "--for", "8d"), "--for may be at most 7d"),
+    ):
+        code, _, errors = run("control", "maintenance", *words)
+        assert code == 2
+        assert errors.startswith("usage: cmappctl maintenance [APP ... [on")
+        assert f"cmappctl maintenance: error: {said}" in errors
+
+
 def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
     states = [state(AppStatus(f"app{n}", Goal.DOWN, Phase.STOPPED)) for n in range(3000)]
     path = tmp_path / "s"

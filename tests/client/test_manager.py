@@ -60,7 +60,7 @@ STARTING = AppStatus("oracle", Goal.UP, Phase.STARTING, run="r1", pid=7)
 STOPPED = AppStatus("oracle", Goal.DOWN, Phase.STOPPED, last=MANAGER)
 
 
-FORGED, ESCAPED = "\x1b]0;title\x07\x1b[2J\nforged", "\\x1b]0;title\\x07\\x1b[2J\\nforged\n"
+FORGED, ESCAPED = "\x1b]0;title\x07\x1b[2J\rforged", "\\x1b]0;title\\x07\\x1b[2J\\rforged\n"
 
 
 def conclude(peer: Conversation, outcome: Outcome, seq: int = 0, log: str = "") -> list[str]:

@@ -25,7 +25,8 @@ def test_notes_say_what_is_out_of_the_ordinary() -> None:
         removed=True,
         oom_kills=2,
         survivors=(3, 4),
-        problem="a.toml:1: bad\nkey",
+        problem="a.toml:1: bad \x1b key\na.toml:2: unknown",
+        log_dropped=1,
         owner="vmhost1",
         owner_silent_for=12.3,
         restarts=1,
@@ -36,7 +37,9 @@ def test_notes_say_what_is_out_of_the_ordinary() -> None:
     assert line.endswith(
         "vmhost1 (silent 12s)  1/3       next in 8s; restart pending; removed;"
         " the kernel has killed 2 of its processes for memory; it runs on; left: pid 3, 4;"
-        " problem: a.toml:1: bad\\nkey; ended by itself, exit code 2"
+        " 1 line of its log could not be written;"
+        " problem: a.toml:1: bad \\x1b key; a.toml:2: unknown;"
+        " ended by itself, exit code 2"
     )
 
 

@@ -157,7 +157,9 @@ def announced(
     if not 0 <= asked.seconds <= MAX_MAINTENANCE:
         raise CmappdError(f"maintenance is for at most {format_duration(MAX_MAINTENANCE)}")
     if len(asked.reason) > MAX_REASON or not asked.reason.isprintable():
-        raise CmappdError(f"a reason is one line of at most {MAX_REASON} characters")
+        raise CmappdError(
+            f"a reason has no control characters, and at most {MAX_REASON} characters"
+        )
     if asked.seconds > 0:
         until = time.monotonic() + asked.seconds
         maintenance = Maintenance(until, by, time.time(), asked.reason)
