@@ -25,6 +25,7 @@ CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
 LOCAL = ("localhost", "127.0.0.1")
 DAY = timedelta(days=1)
+YEAR = 365 * DAY  # nobody need be warned yet
 AUTHORITY_USAGE = x509.KeyUsage(
     digital_signature=False,
     content_commitment=False,
@@ -53,7 +54,7 @@ class Authority:
         directory: Path,
         name: str = "Test CA",
         start: timedelta = -DAY,
-        end: timedelta = 30 * DAY,
+        end: timedelta = YEAR,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -74,12 +75,12 @@ class Authority:
         name: str,
         addresses: Sequence[str] = LOCAL,
         start: timedelta = -DAY,
-        end: timedelta = DAY,
+        end: timedelta = YEAR,
     ) -> Identity:
         """A guest's certificate, valid for its name and for ``addresses``."""
         return self.issue([name], [SERVER], [name, *addresses], start, end)
 
-    def manager(self, name: str, start: timedelta = -DAY, end: timedelta = DAY) -> Identity:
+    def manager(self, name: str, start: timedelta = -DAY, end: timedelta = YEAR) -> Identity:
         """A manager's certificate; ``name`` is what the server will know it by."""
         return self.issue([name], [CLIENT], [name], start, end)
 
@@ -89,7 +90,7 @@ class Authority:
         usages: Sequence[ObjectIdentifier],
         addresses: Sequence[str],
         start: timedelta = -DAY,
-        end: timedelta = DAY,
+        end: timedelta = YEAR,
     ) -> Identity:
         """A leaf with these common names, extended key usages and alternative names.
 
@@ -113,7 +114,7 @@ class Authority:
         )
 
     def crl(
-        self, revoked: Sequence[Identity], start: timedelta = -DAY, end: timedelta = DAY
+        self, revoked: Sequence[Identity], start: timedelta = -DAY, end: timedelta = YEAR
     ) -> str:
         """A revocation list of these certificates, in a file of its own."""
         now = datetime.now(UTC)

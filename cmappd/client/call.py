@@ -11,7 +11,7 @@ from cmappd.core import policy
 from cmappd.core.follow.actions import ATTEMPT, FIRST_RETRY, LAST_RETRY, Failure
 from cmappd.core.follow.verdicts import refusal
 from cmappd.core.messages import Claim, Done, Ended, Hello, Message, Refused, Reply, State, Welcome
-from cmappd.core.wording import WARNING
+from cmappd.core.wording import WARNING, Line
 
 LONGEST_WAIT = 3600.0  # seconds in one poll(2); whoever waits for longer waits again
 Opener = Callable[[float, float], Link]  # now and until, monotonic seconds
@@ -49,6 +49,10 @@ class Call:
     def server_pid(self) -> int:
         """The process at the other end of a unix socket."""
         return self._link.peer_pid()
+
+    def expiring(self) -> list[Line]:
+        """A warning for each certificate that soon ends."""
+        return self._link.expiring()
 
     def close(self) -> None:
         """Hang up."""

@@ -10,14 +10,17 @@ import select
 import socket
 import ssl
 import struct
+import time
 from collections import deque
 from typing import NamedTuple
 
 from cmappd import reasons
 from cmappd.core import wire
+from cmappd.core.certificate import parse
 from cmappd.core.follow.actions import Failure
 from cmappd.core.messages import Message, Reply
 from cmappd.core.session import Session
+from cmappd.core.wording import Line, expiring
 from cmappd.errors import ConfigError, RemoteProtocolError, TlsError, UnfitCertificateError
 from cmappd.system import tls
 
@@ -33,9 +36,10 @@ class Address(NamedTuple):
 
 
 class Security(NamedTuple):
-    """Our side of TLS, and the name the peer's certificate must have."""
+    """Our side of TLS, when our certificate ends, and the name the peer's must have."""
 
     context: ssl.SSLContext
+    expiry: float
     server_name: str
 
 
@@ -76,6 +80,7 @@ class Link:
         self._socket: socket.socket | None = None
         self._connected = False
         self._wants = select.POLLOUT
+        self._ends: dict[str, float] = {}  # whose certificate, and when it does
         self._outgoing = bytearray()
         self._receiver = wire.replies()
         self._session = Session()
@@ -115,6 +120,11 @@ class Link:
         size = struct.calcsize("3i")
         data = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
         return int(struct.unpack("3i", data)[0])
+
+    def expiring(self) -> list[Line]:
+        """A warning for each of the two certificates that soon ends; for a link that is ready."""
+        now = time.time()
+        return [line for whose, end in self._ends.items() for line in expiring(whose, end, now)]
 
     def close(self) -> None:
         """End the connection."""
@@ -193,8 +203,10 @@ class Link:
 
     def _shake_hands(self) -> None:
         try:
-            if isinstance(self._socket, ssl.SSLSocket):
+            if self._security is not None and isinstance(self._socket, ssl.SSLSocket):
                 self._socket.do_handshake()
+                peer = parse(self._socket.getpeercert(binary_form=True) or b"")
+                self._ends = {"this host": self._security.expiry, "the guest": peer.end}
         except ssl.SSLWantReadError:
             self._wants = select.POLLIN
         except ssl.SSLWantWriteError:
@@ -258,7 +270,8 @@ def _explain(error: OSError) -> LinkError:
 def security(certificate: str, key: str, ca: str, server_name: str) -> Security:
     """Raises ConfigError where a file cannot be used, LinkError where the guest would refuse us."""
     try:
-        return Security(tls.client_context(certificate, key, ca), server_name)
+        context = tls.client_context(certificate, key, ca)
+        return Security(context, tls.expiry(certificate), server_name)
     except UnfitCertificateError as error:
         raise LinkError(Failure(reasons.TLS, str(error))) from None
     except TlsError as error:

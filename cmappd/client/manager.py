@@ -221,6 +221,8 @@ class Driver:
             return
         now = time.monotonic()  # after it was read: it must not be heard before it was said
         if current.ready and not was_ready:
+            for line in current.expiring():
+                self._log.note(line.text, line.severity)
             self._carry_out(self._follower.connected(now))
         for message in messages:
             if self._link is current:

@@ -73,7 +73,7 @@ def check(errand: Errand) -> Exit:
     if found.removed:
         gone = "removed from the configuration; it runs on until it ends"
         return exit_as(reasons.UNKNOWN_APP, gone, found.run)._replace(ends_alone_after=alone)
-    for line in wording.hasty(found, errand.lost_after):
+    for line in (*connection.expiring(), *wording.hasty(found, errand.lost_after)):
         errand.say(line.text, line.severity)
     welcome = connection.welcome
     text = f"defined in {welcome.guest}, cmappserver {welcome.software}"

@@ -24,6 +24,7 @@ class Line(NamedTuple):
 
 
 ERROR, WARNING, INFO = 3, 4, 6
+EXPIRY_WARNING = 30 * units.DAY  # before the end of a certificate
 
 MAINTENANCE_OVER = "maintenance is over: what becomes of it counts again"
 
@@ -98,6 +99,15 @@ def hasty(status: AppStatus, lost_after: float) -> list[Line]:
         f" another guest, lost_after must be {units.format_duration(ceil(least))} at least"
     )
     return [Line(text, WARNING)]
+
+
+def expiring(whose: str, end: float, now: float) -> list[Line]:
+    """A warning where a certificate will soon have ended; the instants are wall times."""
+    if end - now > EXPIRY_WARNING:
+        return []
+    days = max(0, int((end - now) / units.DAY))
+    when = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return [Line(f"the certificate of {whose} ends on {when}, in {days} days", WARNING)]
 
 
 def evidence(ended: Ended) -> list[Line]:

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from cmappd.core import wire
 from cmappd.core.messages import AppStatus, Claim, Hello, Message, Request, State, Welcome
 from cmappd.core.state import Goal, Phase
 from cmappd.system import tls
-from tests.certificates import Authority
+from tests.certificates import YEAR, Authority
 
 DEADLINE = 15.0  # seconds; a test that waits longer fails
 RUNNING = AppStatus("oracle", Goal.UP, Phase.RUNNING, run="r1", pid=7)
@@ -156,11 +157,12 @@ class Site:
 
     directory: Path
     authority: Authority
+    end: timedelta = YEAR  # of the certificates
 
     @contextmanager
     def peer(self, *scripts: Script) -> Iterator[Peer]:
         """A guest that speaks by these scripts."""
-        guest = self.authority.guest("guest1")
+        guest = self.authority.guest("guest1", end=self.end)
         context = tls.server_context(guest.certificate, guest.key, self.authority.ca, None)
         peer = Peer(_listen(), context, scripts)
         try:
@@ -170,7 +172,7 @@ class Site:
 
     def configure(self, port: int, **intervals: str) -> Path:
         """Write the host's configuration, with short intervals where none are given."""
-        manager = self.authority.manager("vmhost1")
+        manager = self.authority.manager("vmhost1", end=self.end)
         usual = {"connect_timeout": "5s", "poll_interval": "500ms", "lost_after": "5s"}
         lines = [f'{key} = "{value}"' for key, value in {**usual, **intervals}.items()]
         path = self.directory / "cmappmgr.toml"

@@ -725,6 +725,27 @@ def test_check_warns_of_a_manager_that_gives_up_too_early(site: Site) -> None:
     assert "lost_after must be 42s at least" in errors
 
 
+@pytest.mark.parametrize(("days", "said"), [(10, True), (60, False)])
+@pytest.mark.parametrize("words", [(), ("--check",)])
+def test_certificates_that_soon_end_are_told(
+    site: Site, words: tuple[str, ...], days: int, said: bool
+) -> None:
+    def answers_check(peer: Conversation) -> None:
+        peer.greet()
+        seq = peer.hear().seq
+        peer.say(State(seq, STOPPED, "b1", "e1"), Done(seq))
+
+    script = answers_check if words else ends_with_3
+    site.end = timedelta(days=days)
+    with site.peer(script) as peer:
+        config = site.configure(peer.port)
+        code, _, errors = run("manager", "--app", "oracle", "--config", config, *words)
+    assert code == (0 if words else 3)
+    for whose in ("this host", "the guest"):
+        warning = rf"the certificate of {whose} ends on \d{{4}}-.* UTC, in 9 days\n"
+        assert bool(re.search(warning, errors)) is said
+
+
 def test_check_of_what_is_not_there(site: Site) -> None:
     def script(peer: Conversation) -> None:
         peer.greet()

@@ -127,7 +127,7 @@ class Guest:
         self.delay = 0.5  # seconds that it takes to boot
         self.apps: dict[str, dict[str, Any]] = {}
         self._authority = authority
-        self._identity = authority.guest(name, [GUESTS[name]], end=timedelta(days=30))
+        self._identity = authority.guest(name, [GUESTS[name]], end=timedelta(days=90))
         self._disk = disk
         folder.mkdir()
         self.write()
@@ -173,7 +173,7 @@ class Guest:
 
 def hosts_file(authority: Authority, number: int, **intervals: str) -> str:
     """The ``cmappmgr.toml`` of node ``number``."""
-    certificate, key = authority.manager(f"vmhost{number}", end=timedelta(days=30))
+    certificate, key = authority.manager(f"vmhost{number}", end=timedelta(days=90))
     usual = {"poll_interval": "1s", "connect_timeout": "3s", "lost_after": "8s"}
     table = {
         "guests": {name: {"address": address} for name, address in (GUESTS | REAL).items()},

@@ -45,7 +45,7 @@ class RealGuest:
         self.folder = folder
         self.vm: Qemu
         self._authority = authority
-        self._identity = authority.guest(name, [REAL[name]], end=timedelta(days=30))
+        self._identity = authority.guest(name, [REAL[name]], end=timedelta(days=90))
         self._shell: Shell | None = None
         self._called = -1
         folder.mkdir()
