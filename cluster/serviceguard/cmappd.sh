@@ -33,15 +33,14 @@ cmappd_log() {
 
 # All that is wrong is said, not only the first of it.
 validate() {
-    local apps app services=() index program code=0
+    local apps app services=() index code=0
     read -ra apps <<<"$CMAPPD_APPS"
     for app in "${apps[@]}"; do
         cmappd_ask "$app" check "$CMAPPD_ANSWER_TIMEOUT"
         judge "$?" "application $app" || code=1
     done
     for index in "${!SG_SERVICE_CMD[@]}"; do
-        read -r program _ <<<"${SG_SERVICE_CMD[index]}"
-        [ "${program##*/}" != cmappmgr ] || services+=("$index")
+        ! is_manager "${SG_SERVICE_CMD[index]}" || services+=("$index")
     done
     for index in "${services[@]}"; do
         validate_service "service ${SG_SERVICE_NAME[index]}" "${SG_SERVICE_CMD[index]}" || code=1
@@ -53,17 +52,74 @@ validate() {
     return "$code"
 }
 
-# The words of the service, run as it will be, and asked to change nothing.
+# Whether a service is cmappmgr: the first of its words that is no variable, exec or env.
+is_manager() {
+    local words word
+    read -ra words <<<"${1//[\"\']/}"
+    for word in "${words[@]}"; do
+        case $word in
+            [A-Za-z_]*=* | exec | env | */env) ;;
+            cmappmgr | */cmappmgr) return 0 ;;
+            *) return 1 ;;
+        esac
+    done
+    return 1
+}
+
+# Its words are split by a shell that has what that of a service has: no environment.
 validate_service() {
-    case $2 in
-        /*) ;;
+    local simple
+    simple=$(simple_command "$2")
+    env -i /bin/bash -c "$(declare -f check_words); eval \"words=(\$1)\" 2>/dev/null
+        check_words \"\$2\" \"\${words[@]}\"" cmappd "$simple" "${CMAPPD_ANSWER_TIMEOUT}s"
+    judge "$?" "$1"
+}
+
+# A command without its comment and redirections; nothing where a shell could run some of it while it
+# splits it into a list of words. What else makes more than one command is wrong in such a list.
+simple_command() {
+    local command=${1%%[[:blank:]]#*}
+    local redirection='^(.*)[[:blank:]][0-9&]*[<>]+&?[[:blank:]]*[^[:blank:]"<>&|;'\'']+[[:blank:]]*$'
+    while [[ $command =~ $redirection ]]; do
+        command=${BASH_REMATCH[1]}
+    done
+    case $command in
+        *[\(\)\`]*) ;;
+        *) printf '%s\n' "$command" ;;
+    esac
+}
+
+# SECONDS WORD...: run cmappmgr with --check, and nothing else of the words. What the manager would
+# take over or write when it runs is left out.
+check_words() {
+    local timeout=$1 variables=() options=()
+    while shift; do
+        case $1 in
+            [A-Za-z_]*=*) variables+=("$1") ;;
+            exec | env | */env) ;;
+            *) break ;;
+        esac
+    done
+    case $1 in
+        /*/cmappmgr) ;;
+        cmappmgr | */cmappmgr)
+            echo 'cmappmgr needs its whole path, because a service has no PATH'
+            return 200
+            ;;
         *)
-            cmappd_log "ERROR: $1: cmappmgr needs its whole path, because a service has no PATH"
-            return 1
+            echo 'cmappmgr must be one simple command, so that its end is the end of the service'
+            return 200
             ;;
     esac
-    env -i /bin/sh -c "$2 --check --timeout ${CMAPPD_ANSWER_TIMEOUT}s"
-    judge "$?" "$1"
+    local program=$1
+    while shift && [ $# -gt 0 ]; do
+        case $1 in
+            --takeover | --report=*) ;;
+            --report) shift ;;
+            *) options+=("$1") ;;
+        esac
+    done
+    env -i "${variables[@]}" "$program" --check --timeout "$timeout" "${options[@]}"
 }
 
 # A package may well be configured while its VM is down, and so nobody answers.
@@ -84,7 +140,7 @@ case $1 in
     stop) cmappd_stop ;;
     validate) validate ;;
     *)
-        echo "usage: $0 {start|stop|validate}" >&2
+        printf 'usage: %s {start|stop|validate}\n' "$0" >&2
         exit 1
         ;;
 esac

@@ -18,6 +18,7 @@ host: cmappmgr, and the scripts of the package.
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -227,7 +228,7 @@ class Package:
         lines = [f"export {key}='{value}'" for key, value in definition.parameters.items()]
         for number, service in enumerate(definition.services):
             lines.append(f"SG_SERVICE_NAME[{number}]='{service.name}'")
-            lines.append(f"SG_SERVICE_CMD[{number}]='{service.command}'")
+            lines.append(f"SG_SERVICE_CMD[{number}]={shlex.quote(service.command)}")
         (node.folder / "package.env").write_text(node.here("\n".join(lines) + "\n"))
         (node.folder / "utils.sh").write_text(UTILS)
 

@@ -255,15 +255,52 @@ MISTAKES = {
     "a verb": ("/usr/local/bin/cmappmgr --app db --start", "not allowed with"),
     "no such program": ("/nowhere/cmappmgr --app db", "exit 127"),
     "no cmappmgr": ("/usr/bin/sleep 600", "neither PEV_CMAPPD_APPS nor"),
+    "two commands": ("/usr/local/bin/cmappmgr --app db; /usr/bin/touch made", "one simple command"),
+    "one beside": ("/usr/local/bin/cmappmgr --app db & /usr/bin/touch made", "one simple command"),
+    "one within": ("/usr/local/bin/cmappmgr --app $(touch made; echo db)", "one simple command"),
+    "one in another way": ("/usr/local/bin/cmappmgr --app `touch made`", "one simple command"),
+    "one outside of the words": (
+        "/usr/local/bin/cmappmgr --app db); touch made; echo (x",
+        "one simple command",
+    ),
 }
+# What a shell makes cmappmgr --app db of, whatever else is there for the manager that will run.
+FORMS = (
+    "/usr/local/bin/cmappmgr --app db --takeover",
+    "/usr/local/bin/cmappmgr --takeover --app db --report made --guest vm1",
+    "/usr/local/bin/cmappmgr --report=made --app db",
+    "/usr/local/bin/cmappmgr --app db # its listener is another service; see (1)",
+    "/usr/local/bin/cmappmgr --app db >made 2>&1",
+    "/usr/local/bin/cmappmgr --app db >>made 2>>made # both",
+    "/usr/local/bin/cmappmgr --app 'db'",
+    "'/usr/local/bin/cmappmgr' --app db",
+    "exec /usr/local/bin/cmappmgr --app db",
+    "LANG=C exec /usr/local/bin/cmappmgr --app db",
+    "/usr/bin/env X=1 LANG=C /usr/local/bin/cmappmgr --app db",
+)
 
 
 def test_mistakes_in_a_service(stage: Stage) -> None:
+    """Nothing of them is run, either."""
     stage.guest.define("db", "/bin/sleep", "600")
     stage.guest.start()
     for mistake, (command, wanted) in MISTAKES.items():
-        code, said = stage.package(service(command)).validate(stage.nodes[0])
+        made = command.replace("made", f"{stage.folder}/made")
+        code, said = stage.package(service(made)).validate(stage.nodes[0])
         assert (code, wanted in said, "ERROR: " in said) == (1, True, True), f"{mistake}: {said}"
+    assert not (stage.folder / "made").exists()
+
+
+def test_a_service_may_be_written_in_other_ways(stage: Stage) -> None:
+    """It is the manager of none of them that is run, and no file of it is written."""
+    stage.guest.define("db", "/bin/sleep", "600")
+    stage.guest.start()
+    for command in FORMS:
+        made = command.replace("made", f"{stage.folder}/made")
+        code, said = stage.package(service(made)).validate(stage.nodes[0])
+        assert (code, said.count("defined in ")) == (0, 1), f"{command}: {said}"
+    assert not (stage.folder / "made").exists()
+    assert not stage.guest.pids()
 
 
 def test_mistakes_in_parameters(stage: Stage) -> None:
