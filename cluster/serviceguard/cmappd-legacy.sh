@@ -10,7 +10,7 @@
 . "${BASH_SOURCE[0]%/*}/cmappd-apps.sh"
 
 cmappd_log() {
-    echo "$(date '+%b %e %T') cmappd: $*"
+    printf '%s cmappd: %s\n' "$(date '+%b %e %T')" "$*"
 }
 
 cmappd_run_cmds() {

@@ -384,3 +384,12 @@ def test_a_legacy_package_that_cannot_start_fails(stage: Stage) -> None:
     assert not package.run()
     assert "CMAPPD_START_TIMEOUT is 'soon'" in package.said()
     assert "ERROR: customer defined function, 51" in package.said()
+
+
+def test_what_is_logged_is_what_was_said() -> None:
+    """Also where echo would make something else of it."""
+    said = r"cannot read C:\new\table"
+    script = '. "$0" && cmappd_log "$1"'
+    words = ["bash", "-O", "xpg_echo", "-c", script, str(SHIPPED / "cmappd-legacy.sh"), said]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.endswith(f"cmappd: {said}\n")
