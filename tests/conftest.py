@@ -156,6 +156,7 @@ def no_litter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         while found and time.monotonic() < deadline:
             time.sleep(0.05)
             found &= left()
+        folders.close()
     if found:
         pytest.fail(f"the tests leave on the machine: {', '.join(sorted(map(str, found)))}")
 

@@ -6,6 +6,7 @@ that can be told.
 
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -52,12 +53,18 @@ def defaults() -> set[str]:
 
 
 class Folders:
-    """The temporary folders that this process makes, which tests have outside of their own."""
+    """The temporary folders and files that tests have outside of their own folders.
+
+    Those that this process makes are noted; what it starts is given a place for its own.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._made: list[str] = []
         self._make = tempfile.mkdtemp
+        self._of_others = Path(self._make(prefix="cmappd-tests-"))
+        self._of_others.chmod(0o1777)
         monkeypatch.setattr(tempfile, "mkdtemp", self._note)
+        monkeypatch.setenv("TMPDIR", str(self._of_others))
 
     def _note(self, *arguments: str | None, **options: str | None) -> str:
         made = self._make(*arguments, **options)
@@ -66,4 +73,9 @@ class Folders:
 
     def left(self) -> set[str]:
         """Those that are still there."""
-        return {path for path in self._made if os.path.exists(path)}
+        of_others = {str(path) for path in self._of_others.iterdir()}
+        return of_others | {path for path in self._made if os.path.exists(path)}
+
+    def close(self) -> None:
+        """Take away the place of the others, with what they have left there."""
+        shutil.rmtree(self._of_others)

@@ -61,3 +61,13 @@ def test_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as name:
         assert folders.left() == {name}
     assert not folders.left()
+    folders.close()
+
+
+def test_a_folder_of_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = left_behind.Folders(monkeypatch)
+    name = subprocess.check_output(["mktemp", "-d"], text=True).strip()
+    assert folders.left() == {name}
+    os.rmdir(name)
+    assert not folders.left()
+    folders.close()

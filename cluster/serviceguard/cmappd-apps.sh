@@ -55,28 +55,29 @@ cmappd_stop_each() {
 }
 
 # Three things are tried again: a guest that boots, a manager that is gone and whose lease is not
-# over, and what is told, once, of a run that had ended before.
-cmappd_start_one() {
-    local app=$1 folder code reason left deadline
+# over, and what is told, once, of a run that had ended before. A shell of its own, so that its folder
+# goes with it, whatever traps the script has; where the script has been killed, it tries no more.
+cmappd_start_one() (
+    app=$1
     deadline=$(($(cmappd_now) + CMAPPD_START_TIMEOUT))
     folder=$(mktemp -d) || return 2
+    trap 'rm -rf "$folder"' EXIT
     while :; do
         left=$((deadline - $(cmappd_now)))
         cmappd_ask "$app" start "$((left > 1 ? left : 1))" --report "$folder/report"
         code=$?
         reason=$(cmappd_reported reason "$folder/report")
         case $reason:$(cmappd_reported earlier "$folder/report") in
-            unreachable:* | busy:* | *:true) [ "$left" -gt 1 ] || break ;;
+            unreachable:* | busy:* | *:true) [ "$left" -gt 1 ] && kill -0 "$$" 2>/dev/null || break ;;
             *) break ;;
         esac
         cmappd_log "$app is tried again"
         sleep 1
     done
-    rm -rf "$folder"
     [ "$code" -ne 0 ] || return 0
     [ "$reason" != unknown-app ] || return 1
     return 2
-}
+)
 
 # Who does not answer is not waited for: the stop of the VM follows, and ends all in it.
 cmappd_stop_one() {

@@ -33,13 +33,15 @@ EXAMPLES = SHIPPED / "examples"
 INSTALLED = "/usr/local/share/cmappd/serviceguard"
 SH = "/bin/bash"  # as on the systems of Serviceguard; for a simple command it makes no child
 
+# The tests look at what is left in the folder for temporary files.
 UTILS = """
-sg_log() {
-    [ "$1" -gt 0 ] || echo "$(date '+%b %d %T') - ${SG_PACKAGE:-$SG_PACKAGE_NAME}: ${*:2}"
-}
-sg_source_pkg_env() {
-    . "${SG_UTILS%/*}/package.env"
-}
+export TMPDIR={temporary}
+sg_log() {{
+    [ "$1" -gt 0 ] || echo "$(date '+%b %d %T') - ${{SG_PACKAGE:-$SG_PACKAGE_NAME}}: ${{*:2}}"
+}}
+sg_source_pkg_env() {{
+    . "${{SG_UTILS%/*}}/package.env"
+}}
 """
 
 
@@ -142,6 +144,19 @@ class Package:
             code, said = max(code, done.returncode), said + done.stdout.decode()
         return code, said
 
+    def begin(self, action: str) -> "subprocess.Popen[bytes]":
+        """Begin an action of its last script on the first node, in a process group of its own."""
+        node = self.nodes[0]
+        environment = {"SG_PACKAGE": self.definition.name, "SG_NODE": node.name}
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [node.here(self._scripts[-1]), action],
+                env={**environment, **self._utils(node)},
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+
     def run(self) -> bool:
         """Run it at the first node that takes it; whether there was one."""
         return self._run_at(self.nodes)
@@ -230,7 +245,8 @@ class Package:
             lines.append(f"SG_SERVICE_NAME[{number}]='{service.name}'")
             lines.append(f"SG_SERVICE_CMD[{number}]={shlex.quote(service.command)}")
         (node.folder / "package.env").write_text(node.here("\n".join(lines) + "\n"))
-        (node.folder / "utils.sh").write_text(UTILS)
+        utils = UTILS.format(temporary=os.environ["TMPDIR"])
+        (node.folder / "utils.sh").write_text(utils)
 
     def _utils(self, node: Node) -> dict[str, str]:
         return {"SG_UTILS": str(node.folder / "utils.sh")}
@@ -307,6 +323,7 @@ test_return() {{
     [ "$1" = 52 ] || exit 1
 }}
 exit_value=0
+export TMPDIR={temporary}
 {filled_in}
 case $1 in
     start) customer_defined_run_cmds ;;
@@ -330,15 +347,19 @@ def read_legacy(configuration: str, filled_in: str, nodes: Sequence[Node]) -> De
     script = dict(pairs)["RUN_SCRIPT"]
     for node in nodes:
         path = Path(node.here(script))
-        path.write_text(CONTROL.format(filled_in=node.here(filled_in)))
+        path.write_text(_control(node.here(filled_in)))
         path.chmod(0o755)
     halt_timeout = float(dict(pairs)["SERVICE_HALT_TIMEOUT"])
     services = []
-    for line in _run_bash(CONTROL.format(filled_in=filled_in.replace(INSTALLED, str(SHIPPED)))):
+    for line in _run_bash(_control(filled_in.replace(INSTALLED, str(SHIPPED)))):
         name, command, restart = line.split("|")
         restarts = None if restart == "-R" else int(restart.removeprefix("-r") or 0)
         services.append(Service(name, command, restarts, halt_timeout))
     return Definition(dict(pairs)["PACKAGE_NAME"], (script,), tuple(services), {})
+
+
+def _control(filled_in: str) -> str:
+    return CONTROL.format(filled_in=filled_in, temporary=os.environ["TMPDIR"])
 
 
 def _run_bash(script: str) -> list[str]:

@@ -3,11 +3,13 @@
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.causes.people import STUBBORN
+from tests.end_to_end.programs import wait_for
 from tests.serviceguard.conftest import Stage
 from tests.serviceguard.runner import SHIPPED, Definition, Package, read
 
@@ -117,6 +119,23 @@ def test_a_guest_that_does_not_boot_in_time(stage: Stage) -> None:
     assert not package.run()
     assert package.been_at == ["vmhost1", "vmhost2"]
     assert "db is tried again" in package.said()
+
+
+@pytest.mark.parametrize("kill", [os.kill, os.killpg], ids=["alone", "with all of it"])
+def test_a_start_that_is_killed_is_not_gone_on_with_and_leaves_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, kill: Callable[[int, int], None]
+) -> None:
+    """While it waits for a guest that boots."""
+    temporary = stage.folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    stage.nodes = (stage.node("vmhost1", connect_timeout="500ms"),)
+    package = stage.package(stage.external()._replace(scripts=(script(),)))
+    with package.begin("start") as starting:
+        wait_for(lambda: "db is tried again" in package.said(), "the second try")
+        assert list(temporary.iterdir())
+        kill(starting.pid, signal.SIGTERM)
+    wait_for(lambda: not list(temporary.iterdir()), "the end of its folder")
 
 
 def script() -> str:
