@@ -205,6 +205,25 @@ def _settings(directory: Path, line: str) -> settings.Intervals:
     return settings.load(str(file)).intervals
 
 
+HALTS = [
+    "README.md",
+    "man/cmappmgr.8",
+    "docs/serviceguard.md",
+    "docs/migration.md",
+    "cluster/serviceguard/examples/services.conf",
+    "cluster/serviceguard/examples/legacy.conf",
+    "cluster/systemd/cmappmgr@.service.in",
+]
+
+
+@pytest.mark.parametrize("name", HALTS)
+def test_a_manager_is_not_killed_while_it_stops_or_waits(name: str) -> None:
+    found = re.findall(r"(?i)(?:halt_timeout +|TimeoutStopSec=)(\d+)", (ROOT / name).read_text())
+    intervals = settings.Intervals()
+    assert found
+    assert all(int(seconds) > intervals.stop_timeout + intervals.lost_after for seconds in found)
+
+
 # The pages as such -------------------------------------------------------------------
 
 PAGES = sorted((ROOT / "man").glob("*.[1-8]"))
