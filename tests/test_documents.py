@@ -23,6 +23,7 @@ from cmappd.core.config.values import LIMITS
 from cmappd.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
+FLOORS = {"core/", "system/", "server/", "application/", "shared/", "client/"}
 SERVER_PAGE = ROOT / "man" / "cmappserver.toml.5"
 MANAGER_PAGE = ROOT / "man" / "cmappmgr.toml.5"
 
@@ -237,6 +238,34 @@ def test_a_page_has_no_errors(command: str, page: Path) -> None:
         pytest.skip(f"{words[0]} is not installed")
     result = subprocess.run([*words, page], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+# The other documents -------------------------------------------------------------------
+
+
+def test_the_house_has_all_modules() -> None:
+    """Those of a package below a floor may stand behind its name."""
+    (house,) = re.findall(
+        r"^## The house\n(.*?)^## ", (ROOT / "docs/architecture.md").read_text(), _DOT
+    )
+    drawn = set(re.findall(r"\w+/?", "".join(re.findall("^    .*\n", house, re.MULTILINE))))
+    package = ROOT / "cmappd"
+    missing = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if path.stem not in {*drawn, "__init__"} and f"{path.parent.name}/" not in drawn - FLOORS
+    }
+    assert not missing
+
+
+def test_the_decisions_have_all_dependencies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    named = {re.split("[<>=]", one)[0] for group in groups for one in group}
+    text = (ROOT / "docs/decisions.md").read_text()
+    (table,) = re.findall(r"^## Dependencies\n(.*?)^## ", text, _DOT)
+    first = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)[1:]
+    assert {one for cell in first for one in cell.split(", ")} == named
 
 
 # The README --------------------------------------------------------------------------
