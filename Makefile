@@ -105,16 +105,23 @@ install-files:
 	sed 's|/usr/local/bin|$(bindir)|' cluster/pacemaker/app >'$(DESTDIR)$(ocfdir)/cmappd/app'
 	chmod 755 '$(DESTDIR)$(ocfdir)/cmappd/app'
 	install -d '$(DESTDIR)$(serviceguarddir)/examples'
-	cd cluster/serviceguard && for file in *.sh *.conf examples/*; do \
-	    to='$(DESTDIR)$(serviceguarddir)'/"$$file"; \
-	    sed 's|/usr/local/bin|$(bindir)|; s|/usr/local/share|$(datadir)|' "$$file" >"$$to" && \
-	    chmod 644 "$$to" || exit 1; \
-	done
+	$(call install_rewritten,cluster/serviceguard/*.*,$(serviceguarddir))
+	$(call install_rewritten,cluster/serviceguard/examples/*,$(serviceguarddir)/examples)
 	chmod 755 '$(DESTDIR)$(serviceguarddir)/cmappd.sh'
 	install -m 644 completions/* '$(DESTDIR)$(completionsdir)'
-	install -m 644 README.md CHANGELOG.md LICENSE docs/*.md '$(DESTDIR)$(docdir)'
+	install -m 644 CHANGELOG.md LICENSE '$(DESTDIR)$(docdir)'
+	$(call install_rewritten,README.md docs/*.md,$(docdir))
 	cp -R examples/. '$(DESTDIR)$(docdir)/examples'
 	chmod -R u=rwX,go=rX '$(DESTDIR)$(docdir)'
+
+# Files, and their folder: with the paths of what is installed.
+define install_rewritten
+for file in $(1); do \
+    to='$(DESTDIR)$(2)'/$$(basename "$$file"); \
+    sed 's|/usr/local/bin|$(bindir)|g; s|/usr/local/share|$(datadir)|g' "$$file" >"$$to" && \
+    chmod 644 "$$to" || exit 1; \
+done
+endef
 
 # -I keeps the environment, the working directory and the user's own packages out.
 define install_program
@@ -127,12 +134,14 @@ endef
 uninstall:
 	rm -rf '$(DESTDIR)$(PACKAGES)' '$(DESTDIR)$(docdir)' '$(DESTDIR)$(serviceguarddir)'
 	rm -f $(foreach program,$(PROGRAMS),'$(DESTDIR)$(bindir)/$(program)')
-	cd man && rm -f $(foreach page,$(notdir $(wildcard man/*)), \
+	rm -f $(foreach page,$(notdir $(wildcard man/*)), \
 	    '$(DESTDIR)$(mandir)/man$(subst .,,$(suffix $(page)))/$(page)')
 	rm -f $(foreach unit,$(notdir $(basename $(wildcard cluster/systemd/*.in))), \
 	    '$(DESTDIR)$(unitdir)/$(unit)')
 	rm -f '$(DESTDIR)$(ocfdir)/cmappd/app'
 	rm -f $(foreach name,$(notdir $(wildcard completions/*)),'$(DESTDIR)$(completionsdir)/$(name)')
+	# Folders in which others may have put something stay.
+	rmdir '$(DESTDIR)$(ocfdir)/cmappd' '$(DESTDIR)$(datadir)/cmappd' 2>/dev/null || :
 
 bench-cluster: $(READY)
 	@$(RUN) -m tests.cluster $(ARGS)

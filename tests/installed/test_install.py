@@ -46,11 +46,12 @@ def test_everything_is_where_it_belongs_and_nothing_else_is(destdir: Path) -> No
 
 
 def test_nothing_speaks_of_where_it_was_staged(destdir: Path) -> None:
+    folder = f"{destdir.name}/"
     for name in EXPECTED:
-        assert str(destdir) not in (destdir / name).read_text(), name
+        assert folder not in (destdir / name).read_text(), name
     compiled = list((destdir / "usr/lib/cmappd/cmappd").rglob("*.pyc"))
     assert compiled
-    assert not [path for path in compiled if str(destdir).encode() in path.read_bytes()]
+    assert not [path for path in compiled if folder.encode() in path.read_bytes()]
 
 
 def test_everybody_may_read_it(destdir: Path) -> None:
@@ -70,14 +71,16 @@ def test_the_agent_looks_for_the_programs_where_they_are(destdir: Path) -> None:
     assert "\nPATH=$PATH:/usr/bin:/opt/cmappd/bin\n" in agent
 
 
-def test_serviceguards_files_name_each_other_and_the_programs_by_their_paths(
+def test_serviceguards_files_and_the_documents_name_what_is_installed_by_its_path(
     destdir: Path,
 ) -> None:
     folder = destdir / "usr/share/cmappd/serviceguard"
     assert os.access(folder / "cmappd.sh", os.X_OK)
-    texts = [path.read_text() for path in folder.rglob("*.*") if path.is_file()]
+    paths = [*folder.rglob("*.*"), *(destdir / "usr/share/doc/cmappd").glob("*.md")]
+    texts = [path.read_text() for path in paths if path.is_file()]
     assert not [text for text in texts if "/usr/local" in text]
     named = {word for text in texts for word in re.findall(r"/usr/[a-z/]+/cmapp[a-z.-]*\w", text)}
+    named.remove("/usr/sbin/cmappmgr")  # the original's
     assert named
     assert not [path for path in named if not Path(f"{destdir}{path}").exists()]
 
@@ -122,3 +125,4 @@ def test_uninstall_leaves_nothing(destdir: Path, tmp_path: Path) -> None:
     words = ["make", "-C", str(ROOT), "uninstall", f"DESTDIR={copy}", "prefix=/usr"]
     subprocess.run(words, check=True, capture_output=True, timeout=60)
     assert files(copy) == set()
+    assert not list(copy.rglob("*cmappd*"))
