@@ -42,15 +42,60 @@ def test_verbs() -> None:
         (("status", "--v"), {"--verbose"}),
         (("--socket", "/run/x", "stop", "--t"), {"--timeout"}),
         (("check", ""), set[str]()),
+        (("pki", "issue", "guest", "vm1", "--"), {"--address", "--dir", "--help"}),
+        (("pki", "issue", "manager", "vmhost1", "--d"), {"--dir"}),
+        (("pki", "revoke", "--d"), {"--dir"}),
+        (("maintenance", "db", "on", "--"), {"--for", "--help", "--reason"}),
     ],
 )
 def test_options(words: tuple[str, ...], offered: set[str]) -> None:
     assert complete("cmappctl", *words) == offered
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("",), {"init", "issue", "revoke"}),
+        (("--dir", "pki", "i"), {"init", "issue"}),
+        (("issue", ""), {"guest", "manager"}),
+        (("issue", "guest", ""), set[str]()),
+        (("issue", "guest", "vm1", "--address", ""), set[str]()),
+        (("revoke", ""), set[str]()),
+    ],
+)
+def test_words_of_pki(words: tuple[str, ...], offered: set[str]) -> None:
+    assert complete("cmappctl", "pki", *words) == offered
+
+
 def test_options_of_cmappmgr() -> None:
     assert complete("cmappmgr", "--st") == {"--start", "--status", "--stop"}
     assert complete("cmappmgr", "--app", "") == set()
+
+
+ALL = {"db", "db2", "bad"}
+NAMES: tuple[tuple[str, set[str]], ...] = (
+    ("stop d", {"db", "db2"}),
+    ("stop db ", ALL),
+    ("stop --timeout 5s ", ALL),
+    ("stop --timeout = 5s ", ALL),  # as bash splits --timeout=5s
+    ("status ", ALL),
+    ("logs -n 5 ", ALL),
+    ("maintenance ", ALL),
+    ("maintenance db ", {*ALL, "on", "off"}),
+    ("maintenance db o", {"on", "off"}),
+    # Where no name may stand:
+    ("stop --timeout ", set()),
+    ("stop --timeout = 5", set()),
+    ("logs -n ", set()),
+    ("logs db ", set()),
+    ("history db ", set()),
+    ("maintenance db on ", set()),
+    ("maintenance db on --for ", set()),
+    ("version ", set()),
+    ("reload ", set()),
+    ("upgrade ", set()),
+    ("pki issue guest ", set()),
+)
 
 
 def test_names_of_applications(tmp_path: Path) -> None:
@@ -63,4 +108,5 @@ def test_names_of_applications(tmp_path: Path) -> None:
         program.write_text(f'#!/bin/sh\nexec {real} --socket {guest.control_path} "$@"\n')
         program.chmod(0o755)
         path = f"{program.parent}:{os.environ['PATH']}"
-        assert complete("cmappctl", "stop", "d", path=path) == {"db", "db2"}
+        for words, offered in NAMES:
+            assert complete("cmappctl", *words.split(" "), path=path) == offered, words
