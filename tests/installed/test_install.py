@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import cmappd
 from tests.installed.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(60, func_only=True)  # the installation has a limit of its own
@@ -52,6 +53,11 @@ def test_nothing_speaks_of_where_it_was_staged(destdir: Path) -> None:
     compiled = list((destdir / "usr/lib/cmappd/cmappd").rglob("*.pyc"))
     assert compiled
     assert not [path for path in compiled if folder.encode() in path.read_bytes()]
+
+
+def test_the_version_is_that_of_the_programs(destdir: Path) -> None:
+    (information,) = (destdir / "usr/lib/cmappd").glob("cmappd-*.dist-info")
+    assert information.name == f"cmappd-{cmappd.__version__}.dist-info"
 
 
 def test_everybody_may_read_it(destdir: Path) -> None:
