@@ -2,7 +2,7 @@
 #
 #   make demo            the programs at work, in half a minute
 #   make test            the tests, as an ordinary user or as root
-#   make test-cluster    the tests that need root
+#   make test-cluster    the tests that need root, and again those with the rules of Serviceguard
 #   make chaos           the chaos test for longer: SEED= repeats one, MINUTES= says how long
 #   make check           format, lint and types
 #   make bench           the measurements
@@ -54,7 +54,7 @@ test: $(READY)
 
 test-cluster: $(READY)
 	@[ "$$(id -u)" = 0 ] || { echo 'make test-cluster: these tests need root' >&2; exit 1; }
-	$(PYTEST) --dist loadfile -m root $(ARGS)
+	$(PYTEST) --dist loadfile -m 'root or serviceguard' $(ARGS)
 
 chaos: $(READY)
 	@$(RUN) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))

@@ -13,6 +13,8 @@ from tests.end_to_end.programs import wait_for
 from tests.serviceguard.conftest import Stage
 from tests.serviceguard.runner import SHIPPED, Definition, Package, read
 
+pytestmark = pytest.mark.serviceguard
+
 
 def in_a_guest_that_runs(stage: Stage, **parameters: str) -> Package:
     """The example without the script of the VM, which is there already."""

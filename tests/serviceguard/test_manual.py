@@ -14,6 +14,8 @@ from tests.ports import free_port
 from tests.serviceguard.conftest import Stage
 from tests.serviceguard.runner import SHIPPED, Definition, Node, Package, read
 
+pytestmark = pytest.mark.serviceguard
+
 DOCS = Path(__file__).parents[2] / "docs"
 SERVICEGUARD = (DOCS / "serviceguard.md").read_text()
 MIGRATION = (DOCS / "migration.md").read_text()

@@ -11,6 +11,8 @@ from tests.end_to_end.programs import PATIENCE, wait_for
 from tests.serviceguard.conftest import Stage
 from tests.serviceguard.runner import Package, Service, read
 
+pytestmark = pytest.mark.serviceguard
+
 TIDY = "trap 'sleep 0.3; echo tidied up; exit 0' TERM; echo up; while :; do sleep 0.05; done"
 
 
