@@ -154,7 +154,7 @@ def test_systemd_can_start_the_next_one_next_to_what_runs_on(server: Server) -> 
     limit, told = server.read("parent", "memory.max"), server.told_kills("parent")
     server.end("KILL")
     assert vm.run(f"(echo 0 >{UNIT}/cgroup.procs)").code != 0, "systemd would fail with 219"
-    vm.must(exec_stop_post())
+    exec_stop_post(vm, UNIT)
     server.start()
     assert server.pid("parent") == pid
     assert server.read("parent", "memory.max") == limit, "it is limited again"
@@ -178,10 +178,23 @@ def test_applications_that_are_kept_are_in_nobodys_way(server: Server) -> None:
     assert vm.must(f"cat {UNIT}/cgroup.subtree_control").split() == []
 
 
-def exec_stop_post() -> str:
-    """What the unit has systemd execute when it was killed."""
+def test_controllers_are_taken_back_in_whatever_slice_it_is(server: Server) -> None:
+    vm, slice = server.vm, "/sys/fs/cgroup/guests.slice"
+    unit, runs = f"{slice}/cmappserver.service", f"{slice}/cmappserver.service/cmappd-1"
+    vm.must(f"mkdir -p {runs}/app")
+    for folder in (slice, unit, runs):
+        vm.must(f"echo +memory >{folder}/cgroup.subtree_control")
+    exec_stop_post(vm, unit)
+    assert vm.must(f"cat {unit}/cgroup.subtree_control {runs}/cgroup.subtree_control").split() == []
+    vm.must(f"rmdir {runs}/app {runs} {unit} {slice}")
+
+
+def exec_stop_post(vm: Vm, unit: str) -> None:
+    """Execute what the unit has systemd execute when it was killed, where systemd does."""
     (line,) = re.findall(r"^ExecStopPost=-(.*)$", UNIT_FILE.read_text(), re.MULTILINE)
-    return str(line).replace("%n", "cmappserver.service").replace("$$", "$")
+    command = str(line).replace("$$", "$").replace("%%", "%")
+    control = f"{unit}/.control"
+    vm.must(f"mkdir {control}; (echo 0 >{control}/cgroup.procs; {command}); rmdir {control}")
 
 
 def test_an_ordinary_user_limits_in_a_cgroup_of_his_own(server: Server) -> None:

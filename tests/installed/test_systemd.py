@@ -107,6 +107,42 @@ def test_a_server_that_hangs_is_replaced(guest: Machine) -> None:
     assert "Fatal Python error: Aborted" in guest.said()
 
 
+def test_a_server_that_cannot_even_abort_is_not_waited_for_as_a_stop_is(guest: Machine) -> None:
+    """Another program in its place: cmappserver dies of SIGABRT as long as the kernel lets it."""
+    guest.drop_in(SERVER, """
+        [Service]
+        WatchdogSec=2s
+        NotifyAccess=all
+        ExecStart=
+        ExecStart=/bin/sh -c 'trap "" ABRT; systemd-notify --ready; exec sleep 6000'
+        """)  # fmt: skip
+    guest.do("systemctl", "start", SERVER)
+    before = main_pid(guest)
+    wait_for(lambda: main_pid(guest) not in (0, before), 120)
+
+
+def test_what_runs_after_its_end_runs_in_its_cgroup_in_whatever_slice_that_is(
+    guest: Machine,
+) -> None:
+    guest.drop_in(SERVER, """
+        [Service]
+        Slice=guests.slice
+        ExecStopPost=/bin/sh -c 'cat /proc/self/cgroup >/run/where'
+        """)  # fmt: skip
+    guest.do("systemctl", "start", SERVER)
+    kill(guest, signal.SIGKILL, main_pid(guest))
+    where = guest.folder / "run/where"
+    found = wait_for(lambda: where.exists() and where.read_text())
+    assert "0::/guests.slice/cmappserver.service/.control" in str(found).splitlines()
+
+
+def test_systemd_has_no_objections_to_the_units(guest: Machine) -> None:
+    folder = guest.folder / "units"
+    for unit in (SERVER, MANAGER):
+        done = guest.run("systemd-analyze", "verify", "--man=no", f"{folder}/{unit}")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_a_configuration_that_cannot_be_used_is_not_tried_again(guest: Machine) -> None:
     (guest.config / "cmappserver.toml").write_text("[server\n")
     assert guest.run("systemctl", "start", SERVER).returncode != 0
