@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from cmappd.core import wording
+from cmappd.core.printable import printable
 
 LOGGER = "cmappd"
 
@@ -36,7 +37,9 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        return f"{stamp} {record.levelname.lower()} {_message(self, record)}"
+        # What a peer or a configuration says may be in it: nobody can forge a line.
+        text = "\n".join(map(printable, _parts(self, record)))
+        return f"{stamp} {record.levelname.lower()} {text}"
 
 
 class _Json(logging.Formatter):
@@ -47,17 +50,16 @@ class _Json(logging.Formatter):
         line = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            "message": _message(self, record),
+            "message": "\n".join(_parts(self, record)),
         }
         app = getattr(record, "app", None)
         return json.dumps(line | ({"app": app} if app is not None else {}))
 
 
-def _message(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    text = record.getMessage()
-    if record.exc_info:
-        text = f"{text}\n{formatter.formatException(record.exc_info)}"
-    return text
+def _parts(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
+    """The message, and the lines of the traceback."""
+    trace = formatter.formatException(record.exc_info).split("\n") if record.exc_info else []
+    return [record.getMessage(), *trace]
 
 
 def set_up(log_format: str) -> logging.Logger:
