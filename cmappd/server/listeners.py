@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import time
+from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Iterable
 from functools import partial
 
@@ -13,11 +14,14 @@ from cmappd.core.config import Address, Config, Tls
 from cmappd.errors import CmappdError
 from cmappd.server.certificates import load_certificates
 from cmappd.server.connections import Connections, ControlConnection, ManagerConnection
-from cmappd.server.peer import Office
+from cmappd.server.office import Office
 from cmappd.system import files, tls
 from cmappd.system.handover import Handover
 
-BACKLOG = 1024
+BACKLOG = 1024  # connections that the kernel keeps until they are accepted
+# What asyncio calls the backlog is also how many it accepts in a turn; and how often it then says,
+# and tries again, that there are no descriptors for them.
+ACCEPTED_AT_ONCE = 1
 CONTROL = "control"
 EXPIRY_WARNING = 30 * 24 * 3600.0  # seconds before the end of a certificate
 
@@ -71,13 +75,13 @@ class Listeners:
         create = partial(
             asyncio.get_running_loop().create_server,
             lambda: ManagerConnection(self._connections),
-            backlog=BACKLOG,
+            backlog=ACCEPTED_AT_ONCE,
         )
         given = self._given.take(_name(address))
         for fd in given:
-            yield await create(sock=socket.socket(fileno=fd))
+            yield _waited_for(await create(sock=socket.socket(fileno=fd)))
         if not given:
-            yield await create(address.host, address.port)
+            yield _waited_for(await create(address.host, address.port))
 
     async def open_control(self, path: str) -> None:
         """Listen on the control socket. Raises ConfigError."""
@@ -87,8 +91,11 @@ class Listeners:
             if not given:
                 _bind(sock, path)
             self._control = await asyncio.get_running_loop().create_unix_server(
-                lambda: ControlConnection(self._office, os.geteuid()), sock=sock, backlog=BACKLOG
+                lambda: ControlConnection(self._office, os.geteuid()),
+                sock=sock,
+                backlog=ACCEPTED_AT_ONCE,
             )
+            _keep_waiting(sock)
         except OSError as error:
             sock.close()
             raise files.cannot(f"listen on {path}", error) from error
@@ -127,6 +134,18 @@ def _name(address: Address) -> str:
 
 def _fds(servers: Iterable[asyncio.Server]) -> list[int]:
     return [sock.fileno() for server in servers for sock in server.sockets]
+
+
+def _waited_for(server: asyncio.Server) -> asyncio.Server:
+    for one in server.sockets:
+        _keep_waiting(one)
+    return server
+
+
+def _keep_waiting(sock: socket.socket | TransportSocket) -> None:
+    """Have the kernel keep more of who comes than asyncio accepts at once."""
+    with sock.dup() as same:
+        same.listen(BACKLOG)
 
 
 def _bind(sock: socket.socket, path: str) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import errno
 import faulthandler
 import itertools
 import logging
@@ -21,7 +22,7 @@ from cmappd.server.cgroups import open_cgroups
 from cmappd.server.connections import Connections
 from cmappd.server.listeners import Listeners
 from cmappd.server.load import Loader
-from cmappd.server.peer import Office
+from cmappd.server.office import Office
 from cmappd.server.registry import Registry
 from cmappd.server.rehearsal import rehearse
 from cmappd.server.reload import Reloader
@@ -47,6 +48,7 @@ from cmappd.system.watch import Watcher
 EX_CONFIG = 78
 SWEEP_INTERVAL = 2.0  # seconds between two looks for connections whose time is over
 OBSERVE_EVERY = 30  # sweeps between two looks at the trees, and at what could not be served
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def main() -> None:
@@ -84,7 +86,6 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
     world, lock, kept = _prepare(config, given)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(initializer=deafen))
-    loop.set_exception_handler(lambda _loop, context: _complain(world.log, context))
     signals = Signals(loop)
     signals.on(signal.SIGCHLD, world.reaper.reap)
     registry = Registry(world, loader.recall(definitions(kept)), kept)
@@ -92,6 +93,7 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
     fate = _Fate(signals, registry, reloader)
     office = Office(world, registry, reloader, Upgrader(world, registry, fate.replace))
     connections = Connections(office)
+    loop.set_exception_handler(lambda _loop, context: _complain(connections, context))
     listeners = Listeners(office, connections, given)
     reloader.serve = listeners.serve
     loop.call_soon(world.reaper.reap)  # children whose SIGCHLD went to the program in our place
@@ -197,11 +199,19 @@ def _boot_id() -> str:
         return file.read().strip()
 
 
-def _complain(logger: logging.Logger, context: dict[str, Any]) -> None:
-    """What asyncio itself could not handle: a line, and the traceback of a defect."""
+def _complain(connections: Connections, context: dict[str, Any]) -> None:
+    """What asyncio itself could not handle: a line, and the traceback of a defect.
+
+    It says again each second that there are no descriptors for who comes.
+    """
     error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        what = f"failures: {context['message']}"
+        connections.complaints.add(what, f"{context['message']}: {error}")
+        return
     defect = None if error is None or isinstance(error, OSError) else error
-    logger.error("%s: %s", context["message"], error, exc_info=defect)
+    log = connections.office.world.log
+    log.error("%s: %s", context["message"], error, exc_info=defect)
 
 
 # While it runs -----------------------------------------------------------------------
@@ -222,6 +232,7 @@ async def _keep_house(
         await asyncio.sleep(SWEEP_INTERVAL)
         try:
             connections.sweep()
+            connections.complaints.sweep()
             for supervisor in registry.supervisors():
                 supervisor.look()
             if sweeps % OBSERVE_EVERY == 0:

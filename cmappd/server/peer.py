@@ -1,7 +1,9 @@
 """One peer's conversation: what it says is checked, and taken to where it belongs."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections import deque
+from typing import Protocol
 
 import msgspec
 
@@ -9,7 +11,6 @@ from cmappd import __version__
 from cmappd.core import wire
 from cmappd.core.messages import (
     Ack,
-    AppStatus,
     Claim,
     Detach,
     Done,
@@ -26,7 +27,6 @@ from cmappd.core.messages import (
     Request,
     Restart,
     Start,
-    State,
     Status,
     Stop,
     Upgrade,
@@ -34,45 +34,49 @@ from cmappd.core.messages import (
 )
 from cmappd.core.ownership import Presence
 from cmappd.core.session import Identity, Session
-from cmappd.errors import LocalProtocolError, ProtocolError
+from cmappd.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from cmappd.server.application.supervisor import Supervisor
-from cmappd.server.cgroups import about
 from cmappd.server.logs import Reader
-from cmappd.server.registry import Registry
-from cmappd.server.reload import Reloader
+from cmappd.server.office import Office
+from cmappd.server.overview import TEXT_SIZE, overview
 from cmappd.server.shared.items import Parted, Said
-from cmappd.server.shared.world import World
-from cmappd.server.upgrade import Upgrader
 
 Asked = Claim | Detach | Stop | Start | Restart | Maintain  # of one application
-TEXT_SIZE = 8 * 1024  # characters; in JSON none takes more than six bytes
+MAX_UNANSWERED = 256  # requests of one peer
+SEQ_LIMIT = 2**53  # above it, not every end of JSON can tell two numbers apart
 
 
-class Office:
-    """What every peer is served with."""
+class Carrier(Protocol):
+    """What carries the bytes of a conversation."""
 
-    __slots__ = ("registry", "reloader", "upgrader", "world")
+    def write(self, data: bytes) -> None:
+        """Send; never blocks."""
 
-    def __init__(
-        self, world: World, registry: Registry, reloader: Reloader, upgrader: Upgrader
-    ) -> None:
-        self.world = world
-        self.registry = registry
-        self.reloader = reloader
-        self.upgrader = upgrader
+    def hang_up(self) -> None:
+        """End the connection when what was sent is on its way."""
+
+    def pause(self) -> None:
+        """Read no more for now."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def complain(self, what: str, text: str) -> None:
+        """Log what the peer did wrong; ``what`` is a plural."""
 
 
 class Peer:
     """The server's end of one conversation, whatever carries its bytes.
 
-    ``write`` takes bytes to be sent and never blocks; ``close`` ends the connection when they
-    are on their way; ``complain`` logs why.
+    A peer is served one request in each turn of the loop, and nothing more is read from it until
+    it has been: however much one asks at once, the others, and the supervision, have their turns.
     """
 
     __slots__ = (
         "_asked",
-        "_close",
-        "_complain",
+        "_carrier",
+        "_gone",
+        "_heard",
         "_identity",
         "_office",
         "_owned",
@@ -80,33 +84,25 @@ class Peer:
         "_receiver",
         "_session",
         "_unanswered",
-        "_write",
         "instance",
         "over",
         "reader",
     )
 
-    def __init__(
-        self,
-        office: Office,
-        identity: Identity,
-        write: Callable[[bytes], None],
-        close: Callable[[], None],
-        complain: Callable[[str], None],
-    ) -> None:
+    def __init__(self, office: Office, identity: Identity, carrier: Carrier) -> None:
         self._office = office
         self._identity = identity
-        self._write = write
-        self._close = close
-        self._complain = complain
+        self._carrier = carrier
         self._session = Session()
         self._receiver = wire.requests()
+        self._heard: deque[Request] = deque()  # and not served yet
         self._owned: Supervisor | None = None  # of the application it has claimed
         self._asked: set[Supervisor] = set()  # who must hear when the connection ends
         self._unanswered: set[int] = set()
         self.reader = Reader(office.registry, self.send)
         self.instance = ""
         self._presence = Presence(time.monotonic())
+        self._gone = False  # its connection has ended
         self.over = False  # it is being cut: nothing more is heard from it, or said to it
 
     @property
@@ -127,12 +123,25 @@ class Peer:
     @property
     def waits(self) -> bool:
         """Whether it has asked for something, and has no answer yet."""
-        return bool(self._unanswered)
+        return not self.over and bool(self._heard or self._unanswered)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has said something that it is not served with yet."""
+        return bool(self._heard)
+
+    @property
+    def known(self) -> bool:
+        """Whether anything at all is served to it."""
+        return self._office.knows(self._identity)
 
     def recheck(self) -> None:
-        """Part from a manager that may not drive what it owns any more."""
-        if self._owned is not None and not self._may_drive(self._owned.app.name):
-            text = f"{self.name} may not drive '{self._owned.app.name}' any more"
+        """Part from a manager that may not drive what it owns any more, or nothing at all."""
+        owned = self._owned.app.name if self._owned is not None else ""
+        if not self.known or (owned and not self._may_drive(owned)):
+            what = f"'{owned}'" if owned else "anything"
+            text = f"{self.name} may not drive {what} any more"
+            self._carrier.complain("denials", f"disconnected: {text}")
             self.send(Refused(0, "denied", text))
             self.hang_up()
 
@@ -152,48 +161,87 @@ class Peer:
         except LocalProtocolError as error:
             self._break_off(error)
         else:
-            self._write(data)
+            self._carrier.write(data)
 
     def _break_off(self, error: ProtocolError) -> None:
-        self._complain(f"{self.name}: disconnected: {error}")
-        self._write(wire.encode(Refused(0, "protocol", str(error))))
+        self._carrier.complain("disconnections", f"disconnected: {error}")
+        self._carrier.write(wire.encode(Refused(0, "protocol", str(error))))
         self.hang_up()
 
     def hang_up(self) -> None:
         """End the connection when what was sent is on its way."""
         self.over = True
-        self._close()
+        self._carrier.hang_up()
 
     def parted(self) -> None:
-        """The connection has ended."""
+        """The connection has ended; what was heard before that still counts."""
+        self._gone = True
+        self.reader.close()
+        if not self._heard:
+            self._part()
+
+    def _part(self) -> None:
         for supervisor in self._asked:
             supervisor.post(Parted(self))
-        self.reader.close()
 
     def receive(self, data: bytes) -> None:
         """Take what the peer has sent; a peer that breaks the rules is told so and cut."""
+        idle = not self._heard
         try:
-            for message in self._receiver.receive(data):
-                if self.over:
-                    return
-                self._session.received(message)
-                self._unanswered.add(message.seq)
-                self._serve(message)
+            self._heard += self._receiver.receive(data)
         except ProtocolError as error:
             self._break_off(error)
+        else:
+            if idle and self._heard:
+                self._serve_next()
+
+    def _serve_next(self) -> None:
+        if self._heard and not self.over:
+            try:
+                self._take(self._heard.popleft())
+            except ProtocolError as error:
+                self._break_off(error)
+        if self.over:
+            self._heard.clear()
+        if self._heard:
+            self._carrier.pause()
+            asyncio.get_running_loop().call_soon(self._serve_next)
+        elif self._gone:
+            self._part()
+        elif not self.over:
+            self._carrier.resume()
+
+    def _take(self, message: Request) -> None:
+        if not 0 < message.seq < SEQ_LIMIT:
+            raise RemoteProtocolError(f"the seq of a request must be from 1 to {SEQ_LIMIT - 1}")
+        self._session.received(message)
+        self._unanswered.add(message.seq)
+        if len(self._unanswered) > MAX_UNANSWERED:
+            raise RemoteProtocolError(f"more than {MAX_UNANSWERED} requests are unanswered")
+        self._serve(message)
 
     def _serve(self, message: Request) -> None:
         if isinstance(message, Hello | Claim | Poll):
             self._presence.asked(message.seq)
         if not self._identity.may_say(message):
             kind = type(message).__name__.lower()
-            self.send(Refused(message.seq, "denied", f"{self.name} may not ask for '{kind}'"))
+            self._deny(message.seq, f"{self.name} may not ask for '{kind}'")
             return
+        if isinstance(message, Hello):
+            self.instance = message.instance
+            world = self._office.world
+            self.send(Welcome(message.seq, __version__, world.guest, world.boot_id, world.epoch))
+        elif not self.known:
+            self._deny(message.seq, self._office.denial(self.name, _apps(message)))
+        else:
+            self._answer(message)
+
+    def _deny(self, seq: int, text: str) -> None:
+        self._carrier.complain("denials", f"denied: {text}"[:TEXT_SIZE])
+        self.send(Refused(seq, "denied", text[:TEXT_SIZE]))
+
+    def _answer(self, message: Request) -> None:
         match message:
-            case Hello(seq, _software, instance):
-                self.instance = instance
-                world = self._office.world
-                self.send(Welcome(seq, __version__, world.guest, world.boot_id, world.epoch))
             case Status():
                 self._status(message)
             case Reload(seq) | Upgrade(seq) if self._office.world.ending:
@@ -221,6 +269,9 @@ class Peer:
     # One application -----------------------------------------------------------------
 
     def _ask(self, message: Asked) -> None:
+        if not self._may_drive(message.app):
+            self._deny(message.seq, self._office.denial(self.name, (message.app,)))
+            return
         refusal = self._refusal(message)
         if refusal is not None:
             self.send(refusal)
@@ -237,8 +288,6 @@ class Peer:
 
     def _refusal(self, message: Asked) -> Refused | None:
         app, seq, registry = message.app, message.seq, self._office.registry
-        if not self._may_drive(app):
-            return Refused(seq, "denied", self._denial(app))
         supervisor = registry.find(app)
         if self._office.world.ending and not _goes_on(supervisor, message):
             return Refused(seq, "operator", self._office.world.ending)
@@ -249,47 +298,17 @@ class Peer:
             return Refused(seq, "unknown-app", f"there is no application '{app}' in this guest")
         return None
 
-    def _denial(self, app: str) -> str:
-        """What is said to who may not drive an application; a bad file may hide that it may."""
-        text = f"{self.name} may not drive '{app}' in this guest"
-        config = self._office.registry.config
-        if self.name in config.managers or all(one.app for one in config.problems):
-            return text
-        return f"{text}, whose configuration has problems: see cmappctl status there"
-
     def _may_drive(self, app: str) -> bool:
-        if self.administrator:
-            return True
-        manager = self._office.registry.config.managers.get(self.name)
-        return manager is not None and manager.allows(app)
+        return self._office.may_drive(self._identity, app)
 
     # Many ----------------------------------------------------------------------------
 
     def _status(self, message: Status) -> None:
-        registry, world = self._office.registry, self._office.world
-        statuses = [one.status() for one in registry.supervisors()] + registry.refused()
-        statuses.sort(key=lambda status: status.app)
-        shown = [one for one in statuses if self._may_see(one, message.apps)]
-        missing = sorted(set(message.apps) - {one.app for one in shown})
-        if missing:
-            names = ", ".join(f"'{name}'" for name in missing)
-            reason = "unknown-app" if all(map(self._may_drive, missing)) else "denied"
-            self.send(Refused(message.seq, reason, f"there is no application {names} to be seen"))
-            return
-        states = [State(message.seq, one, world.boot_id, world.epoch) for one in shown]
-        told = about(world)[:TEXT_SIZE] if self.administrator else ""
-        self.send(*states, Done(message.seq, self._problems(), told))
-
-    def _may_see(self, status: AppStatus, wanted: tuple[str, ...]) -> bool:
-        return (not wanted or status.app in wanted) and self._may_drive(status.app)
-
-    def _problems(self) -> str:
-        """The problems of the configuration that belong to no application; for the guest only."""
-        if not self.administrator:
-            return ""
-        office = self._office
-        general = [str(one) for one in office.registry.config.problems if one.app is None]
-        return "\n".join(general + office.reloader.service_problems)[:TEXT_SIZE]
+        denied = tuple(sorted(app for app in set(message.apps) if not self._may_drive(app)))
+        if denied:
+            self._deny(message.seq, self._office.denial(self.name, denied))
+        else:
+            self.send(*overview(self._office, self._identity, message))
 
     def _history(self, message: History) -> None:
         supervisor = self._office.registry.find(message.app)
@@ -299,6 +318,12 @@ class Peer:
             return
         past = [msgspec.structs.replace(one, seq=message.seq) for one in supervisor.notes.history]
         self.send(*past, Done(message.seq))
+
+
+def _apps(message: Request) -> tuple[str, ...]:
+    """The applications that a request names."""
+    named: tuple[str, ...] = getattr(message, "apps", ())
+    return (message.app,) if isinstance(message, Asked) else named
 
 
 def _goes_on(supervisor: Supervisor | None, message: Asked) -> bool:

@@ -1,6 +1,8 @@
 """Peers that do not behave, while one that does is served all the time."""
 
 import contextlib
+import logging
+import os
 import resource
 import socket
 import ssl
@@ -9,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -16,6 +20,8 @@ from cmappd.core.messages import Poll, Refused, State, Status
 from cmappd.core.wire import MAX_FRAME, encode
 from cmappd.server import connections
 from cmappd.server.connections import Connections, ManagerConnection
+from cmappd.server.office import Office
+from cmappd.server.peer import Peer
 from tests.certificates import CLIENT, DAY, SERVER, Authority, Identity
 from tests.server.harness import Client, Cut, Guest, replace_file, shell, stanza, wait_for
 
@@ -289,7 +295,7 @@ def test_a_frame_that_cannot_be_read(guest: Guest, owner: Client, frame: bytes) 
     told = [one for one in manager.wait_cut() if isinstance(one, Refused)]
     assert {one.reason for one in told} <= {"protocol"}
     assert_served(owner)
-    guest.wait_log("warning vmhost2.*disconnected|more connections refused")
+    guest.wait_log("warning vmhost2.*disconnected|more disconnections of vmhost2")
 
 
 def test_frames_that_are_odd_but_right(guest: Guest, owner: Client) -> None:
@@ -325,7 +331,7 @@ def test_a_peer_that_sends_and_never_reads_is_cut(guest: Guest, owner: Client) -
         assert_served(owner)
         served += 1
         assert time.monotonic() < deadline, "it was never cut"
-    guest.wait_log("disconnected: it does not read what it is sent|more connections refused")
+    guest.wait_log("it does not read what it is sent|more disconnections of vmhost2")
     assert served < 1000
     assert guest.memory() - before < 30 * MEGABYTE
     assert_served(owner)
@@ -341,7 +347,7 @@ def test_a_flood_of_polls_slows_nobody_down(guest: Guest, owner: Client) -> None
             break
         assert_served(owner)
     assert_served(owner)
-    guest.wait_log("vmhost2 at .*disconnected|more connections refused")
+    guest.wait_log("vmhost2 at .*disconnected|more disconnections of vmhost2")
 
 
 def test_an_authenticated_flood_leaves_a_bounded_log(guest: Guest, owner: Client) -> None:
@@ -388,13 +394,17 @@ def test_a_control_peer_that_never_reads_is_cut(tmp_path: Path) -> None:
 # Time, with literal instants ----------------------------------------------------------
 
 
+OFFICE = cast(Office, SimpleNamespace(world=SimpleNamespace(log=logging.getLogger("test"))))
+
+
 class _Silent(ManagerConnection):
-    """A connection of which only the clock matters."""
+    """A connection of which only the clock matters; it waits for an answer, or for none."""
 
     __slots__ = ("why",)
 
-    def __init__(self, heard: float) -> None:
-        self._peer = None
+    def __init__(self, heard: float, leaving: float | None = None, *, waits: bool = False) -> None:
+        self._peer = cast(Peer, SimpleNamespace(waits=waits, name="vmhost1")) if waits else None
+        self._leaving = leaving
         self.heard = heard
         self.why = ""
 
@@ -405,21 +415,93 @@ class _Silent(ManagerConnection):
 def test_the_sweep_cuts_whose_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("cmappd.server.connections.time.monotonic", lambda: now)
-    swept = Connections(office=None)  # type: ignore[arg-type]
+    swept = Connections(OFFICE)
     late, early = _Silent(0), _Silent(0)
+    stranger = _Silent(0, waits=True)
     now = 1000.0 - connections.HANDSHAKE_TIMEOUT - 0.1
     swept.opened(late)
+    swept.opened(stranger)
     now = 1000.0 - connections.HANDSHAKE_TIMEOUT + 0.1
     swept.opened(early)
     idle, busy = _Silent(1000 - connections.IDLE_TIMEOUT - 1), _Silent(999)
-    for one in (idle, busy):
+    waiting = _Silent(1000 - connections.IDLE_TIMEOUT - 1, waits=True)
+    stuck = _Silent(999, 1000 - connections.LINGER - 1, waits=True)
+    leaving = _Silent(999, 1000 - connections.LINGER + 1, waits=True)
+    for one in (idle, busy, waiting, stuck, leaving):
         swept.opened(one)
-        swept.authenticated(one)
+        assert swept.authenticated(one, "vmhost1")
     now = 1000.0
     swept.sweep()
-    assert [one.why for one in (late, early, idle, busy)] == [
+    assert [one.why for one in (late, stranger, early, idle, busy, waiting, stuck, leaving)] == [
         "no handshake in time",
+        "there is no [managers.vmhost1]",
         "",
         "nothing was heard of it",
         "",
+        "",
+        "it does not read what it is sent",
+        "",
     ]
+
+
+def test_there_is_a_bound_for_those_of_one_name_and_one_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "MAX_KNOWN", 8)
+    swept = Connections(OFFICE)
+
+    def come(name: str) -> list[bool]:
+        made = [_Silent(0) for _ in range(6)]
+        for one in made:
+            swept.opened(one)
+        return [swept.authenticated(one, name) for one in made]
+
+    first = _Silent(0)
+    swept.opened(first)
+    assert swept.authenticated(first, "vmhost1")
+    assert come("vmhost1") == [True] * 3 + [False] * 3
+    assert come("vmhost2") == [True] * 4 + [False] * 2
+    assert come("vmhost3") == [False] * 6
+    swept.closed(first, "vmhost1")
+    assert come("vmhost3") == [True] + [False] * 5
+
+
+def test_without_descriptors_for_who_comes_the_log_stays_short(tmp_path: Path) -> None:
+    with Guest(tmp_path).started() as guest, contextlib.ExitStack() as stack:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        files = len(os.listdir(f"/proc/{guest.pid}/fd"))
+        resource.prlimit(guest.pid, resource.RLIMIT_NOFILE, (files + 10, hard))
+        for _ in range(40):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(str(guest.control_path))
+        guest.wait_log(r"error|warning socket.accept\(\) out of system resource: .*open files")
+        guest.wait_log(r"[1-9] more failures: socket.accept\(\)", times=2)
+        assert len(guest.log().splitlines()) < 50
+        stack.close()
+        assert guest.control().statuses() == {}
+        guest.manager()
+
+
+def test_a_flood_from_outside_hides_nothing_of_a_known_manager(guest: Guest, owner: Client) -> None:
+    other = guest.manager("vmhost2")
+    for _ in range(20):
+        with guest.raw() as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert is_cut(sock)
+    other.socket.sendall(b"garbage\n")
+    other.wait_cut()
+    guest.wait_log("warning vmhost2 at 127.0.0.1:.*: disconnected: a frame cannot be read")
+    guest.wait_log("more connections refused")
+    assert_served(owner)
+
+
+def test_a_flood_of_a_stranger_holds_up_nobody(guest: Guest, owner: Client) -> None:
+    strangers = [guest.manager("stranger") for _ in range(8)]
+    flood = b"".join(encode(Status(seq)) for seq in range(2, 2000))
+    for one in strangers:
+        one.socket.settimeout(0.5)
+    for _ in range(5):
+        for one in strangers:
+            send(one.socket, flood)
+        assert_served(owner)
+    guest.wait_log("warning stranger at .*: denied: .*there is no .managers.stranger")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cmappd.server.connections import Connections
 from cmappd.server.listeners import Listeners
-from cmappd.server.peer import Office
+from cmappd.server.office import Office
 from cmappd.server.reload import Reloader
 from cmappd.server.upgrade import Upgrader
 from cmappd.system.handover import Handover

@@ -1,5 +1,6 @@
 """What peers may say, by TLS and by the control socket; the real program."""
 
+import asyncio
 import os
 import socket
 import time
@@ -8,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from cmappd.core import wire
 from cmappd.core.messages import (
     Ack,
+    AppStatus,
     Claim,
+    Detach,
     Done,
     Ended,
     Hello,
@@ -20,6 +24,7 @@ from cmappd.core.messages import (
     Refused,
     Release,
     Reload,
+    Reply,
     Restart,
     Start,
     State,
@@ -27,8 +32,15 @@ from cmappd.core.messages import (
     Stop,
     Text,
 )
+from cmappd.core.session import Identity
 from cmappd.core.state import Cause
 from cmappd.core.wire import MAX_FRAME, encode
+from cmappd.server.application.supervisor import Supervisor
+from cmappd.server.office import Office
+from cmappd.server.peer import MAX_UNANSWERED, Peer
+from cmappd.server.reload import Reloader
+from cmappd.server.upgrade import Upgrader
+from tests.server.ground import Ground, ground, until
 from tests.server.harness import Client, Guest, alive, refusal, shell, stanza, wait_for
 
 APPS = stanza("db", "/bin/sleep", "600") + stanza("web", "/bin/sleep", "600")
@@ -68,20 +80,68 @@ def test_who_is_not_known_hears_that_a_bad_file_may_hide_it(tmp_path: Path) -> N
         assert isinstance(hidden, Refused)
         assert isinstance(known, Refused)
         assert hidden.reason == known.reason == "denied"
-        assert "whose configuration has problems: see cmappctl status there" in hidden.text
-        assert known.text == "vmhost2 may not drive 'db' in this guest"
+        assert hidden.text == (
+            "vmhost1 may not drive 'db' in this guest: there is no [managers.vmhost1], but a "
+            "configuration that has problems: see cmappctl status there"
+        )
+        assert known.text == (
+            "vmhost2 may not drive 'db' in this guest: it is not in apps of [managers.vmhost2]"
+        )
 
 
 def test_status_shows_what_may_be_driven(guest: Guest) -> None:
     assert set(guest.manager("vmhost1").statuses()) == {"db"}
     assert set(guest.manager("vmhost2").statuses()) == {"db", "web"}
-    assert set(guest.manager("stranger").statuses()) == set()
     assert set(guest.control().statuses()) == {"db", "web"}
     assert set(guest.control().statuses("web")) == {"web"}
     manager = guest.manager("vmhost1")
     assert refusal(manager.ask(Status(manager.next(), ("db", "web")))) == "denied"
     everybody = guest.manager("vmhost2")
     assert refusal(everybody.ask(Status(everybody.next(), ("db", "no")))) == "unknown-app"
+
+
+def test_who_may_not_see_an_application_hears_why_and_not_whether_there_is_one(
+    guest: Guest,
+) -> None:
+    manager, stranger = guest.manager("vmhost1"), guest.manager("stranger")
+    for client, why in (
+        (manager, "it is not in apps of [managers.vmhost1]"),
+        (stranger, "there is no [managers.stranger]"),
+    ):
+        for app in ("web", "nothing"):
+            for message in (Status(client.next(), (app,)), Claim(client.next(), app)):
+                reply = client.ask(message)
+                name = "vmhost1" if client is manager else "stranger"
+                text = f"{name} may not drive '{app}' in this guest: {why}"
+                assert reply == Refused(message.seq, "denied", text)
+    assert refusal(stranger.ask(Status(stranger.next()))) == "denied"
+    for name in ("vmhost1", "stranger"):
+        guest.wait_log(rf"warning {name} at 127.0.0.1:\d+: denied: {name} may not drive 'web'")
+        guest.wait_log(rf"warning \d more denials of {name}\n")
+
+
+def test_a_seq_that_is_no_number_of_a_request_is_refused(guest: Guest) -> None:
+    for seq in (0, -1, 2**53, 10**4000):
+        manager = guest.manager("vmhost2")
+        manager.socket.sendall(b'{"type":"status","seq":%d}\n' % seq)
+        (told,) = manager.wait_cut()
+        assert isinstance(told, Refused)
+        assert (told.seq, told.reason) == (0, "protocol")
+    manager = guest.manager("vmhost2")
+    assert isinstance(manager.ask(Claim(2**53 - 1, "db")), State)
+
+
+def test_more_unanswered_requests_than_anybody_needs_end_the_connection(guest: Guest) -> None:
+    manager = guest.manager("vmhost2")
+    assert isinstance(manager.claim("db"), State)
+    other = guest.manager("vmhost2")
+    # The owner does not heed that it is asked to hand over.
+    for seq in range(2, 2 * MAX_UNANSWERED):
+        other.send(Detach(seq, "db"))
+    *_, told = other.wait_cut()
+    assert isinstance(told, Refused)
+    assert "requests are unanswered" in told.text
+    assert isinstance(manager.ask(Poll(manager.next())), State)
 
 
 @pytest.mark.parametrize("kind", [Start, Restart, Logs])
@@ -289,3 +349,133 @@ def test_a_poll_renews_the_lease_from_the_answer_before_it(tmp_path: Path) -> No
         assert status.last.cause is Cause.LEASE
         # Had it counted from the poll, 1.8 leases would be the least.
         assert time.monotonic() < answered + 1.6 * lease
+
+
+# Turns, in this process ----------------------------------------------------------------
+
+
+class Wire:
+    """A carrier that writes down what it is told, and carries nothing."""
+
+    def __init__(self) -> None:
+        self.replies: list[Reply] = []
+        self.complaints: list[str] = []
+        self.paused = self.hung_up = False
+        self._receiver = wire.replies()
+
+    def write(self, data: bytes) -> None:
+        self.replies += self._receiver.receive(data)
+
+    def hang_up(self) -> None:
+        self.hung_up = True
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def complain(self, what: str, text: str) -> None:
+        self.complaints.append(text)
+
+    def answered(self) -> list[int]:
+        return [one.seq for one in self.replies if isinstance(one, Done | Refused)]
+
+
+def a_peer(here: Ground, name: str, carrier: Wire) -> Peer:
+    """Who has said hello, and is served as by the program."""
+    world, registry = here.world, here.registry
+    reloader = Reloader(world, None, registry)  # type: ignore[arg-type]
+    office = Office(world, registry, reloader, Upgrader(world, registry, lambda: None))
+    peer = Peer(office, Identity(name, administrator=False), carrier)
+    peer.receive(encode(Hello(1, "test", "one")))
+    return peer
+
+
+MANY = "".join(stanza(f"app{n}", "/bin/sleep", "600") for n in range(20))
+GRANTED = MANY + '[managers.vmhost1]\napps = ["*"]\n'
+
+
+def test_one_request_of_a_peer_is_served_in_a_turn_of_the_loop(tmp_path: Path) -> None:
+    flood = b"".join(encode(Status(seq)) for seq in range(2, 100))
+
+    async def scene() -> None:
+        async with ground(tmp_path, GRANTED) as here:
+            carrier, other = Wire(), Wire()
+            peer, quiet = (a_peer(here, "vmhost1", one) for one in (carrier, other))
+            peer.receive(flood)
+            assert carrier.answered() == [2]
+            for seq in range(3, 100):
+                assert carrier.paused  # nothing more is read from it until then
+                assert peer.waits
+                quiet.receive(encode(Status(seq)))
+                assert other.answered()[-1] == seq
+                await asyncio.sleep(0)
+                assert carrier.answered() == list(range(2, seq + 1))
+            assert not carrier.paused
+            assert not other.paused
+            assert not peer.waits
+
+    asyncio.run(scene())
+
+
+def test_no_status_is_made_that_is_not_to_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    status = Supervisor.status
+
+    def noted(one: Supervisor) -> AppStatus:
+        made.append(one.app.name)
+        return status(one)
+
+    monkeypatch.setattr(Supervisor, "status", noted)
+
+    async def scene() -> None:
+        granted = MANY + '[managers.vmhost1]\napps = ["app3", "app4"]\n'
+        async with ground(tmp_path, granted) as here:
+            stranger, manager = (a_peer(here, name, Wire()) for name in ("vmhost9", "vmhost1"))
+            stranger.receive(encode(Status(2)))
+            manager.receive(encode(Status(2, ("app3", "app5"))))
+            assert made == []
+            manager.receive(encode(Status(3, ("app3",))))
+            assert made == ["app3"]
+            manager.receive(encode(Status(4)))
+            assert made == ["app3", "app3", "app4"]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_a_peer_said_before_it_went_counts_unless_it_was_cut(
+    tmp_path: Path, cut: bool
+) -> None:
+    async def scene() -> None:
+        async with ground(tmp_path, GRANTED) as here:
+            db = here.find("app0")
+            carrier = Wire()
+            peer = a_peer(here, "vmhost1", carrier)
+            peer.receive(encode(Claim(2, "app0")))
+            await until(lambda: any(isinstance(one, State) for one in carrier.replies))
+            polls = b"".join(encode(Poll(seq)) for seq in range(3, 9))
+            peer.receive(polls + encode(Release(9)))
+            if cut:
+                peer.hang_up()
+            peer.parted()
+            await until(lambda: db.custody.link is None)
+            assert (db.custody.owner is None) is not cut
+
+    asyncio.run(scene())
+
+
+def test_who_is_hung_up_on_waits_for_nothing(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with ground(tmp_path, GRANTED) as here:
+            peer = a_peer(here, "vmhost1", Wire())
+            peer.receive(encode(Claim(2, "app0")))
+            assert peer.waits
+            peer.hang_up()
+            assert not peer.waits
+            peer.parted()
+
+    asyncio.run(scene())
