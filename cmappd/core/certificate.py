@@ -1,9 +1,11 @@
-"""What cmappd needs to know of a certificate, read from its DER.
+"""What cmappd needs to know of a certificate or a revocation list, read from its DER.
 
-OpenSSL verifies certificates; this reads the two facts that the standard library does not
+OpenSSL verifies them; this reads the two facts that the standard library does not
 tell of a file or of a peer: how long it is valid, and what for.
 """
 
+import binascii
+import re
 from datetime import datetime
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ CLIENT_AUTH = bytes.fromhex("2b06010505070302")  # 1.3.6.1.5.5.7.3.2
 
 _EXTENDED_KEY_USAGE = bytes.fromhex("551d25")  # 2.5.29.37
 _VERSION, _EXTENSIONS, _UTC_TIME = 0xA0, 0xA3, 0x17  # tags (RFC 5280, section 4.1)
+_TIMES = (_UTC_TIME, 0x18)
 _VALIDITY, _AFTER_KEY = 3, 6  # places of the fields, the optional version not counted
 
 
@@ -35,6 +38,23 @@ def parse(der: bytes) -> Certificate:
     except IndexError as error:
         raise ValueError("a part is missing") from error
     return Certificate(_instant(*start), _instant(*end), usages)
+
+
+def parse_crl(der: bytes) -> tuple[float, float]:
+    """How long a revocation list is valid (RFC 5280, section 5.1). Raises ValueError."""
+    try:
+        [(_, whole)] = _elements(der)
+        times = [one for one in _elements(_elements(whole)[0][1]) if one[0] in _TIMES]
+        start, end = times[:2]  # without the second one it would be valid for ever
+    except IndexError as error:
+        raise ValueError("a part is missing") from error
+    return _instant(*start), _instant(*end)
+
+
+def blocks(pem: str, label: str) -> list[bytes]:
+    """The DER of all that has a label in a file in PEM form. Raises ValueError."""
+    found = re.findall(f"-----BEGIN {label}-----(.*?)-----END {label}-----", pem, re.DOTALL)
+    return [binascii.a2b_base64(text) for text in found]
 
 
 def _extended_key_usages(extensions: bytes) -> frozenset[bytes]:

@@ -1,6 +1,7 @@
 """Checks a configuration without running it: the files, and what they name on this machine."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from math import ceil
 
@@ -14,7 +15,7 @@ from cmappd.errors import CmappdError
 from cmappd.server.application.confinement import resources_of
 from cmappd.server.application.environment import environment_of
 from cmappd.server.application.status import ends_within
-from cmappd.server.certificates import load_certificates
+from cmappd.server.certificates import ending, invalid, load_certificates
 from cmappd.server.cgroups import about_machine
 from cmappd.server.load import load
 from cmappd.system import directory, users
@@ -34,13 +35,18 @@ def check(path: str) -> tuple[int, list[str], str]:
     Raises ConfigError when cmappserver could not start with it at all.
     """
     config = load(path)
-    found = [(path, one) for one in _certificates(config.tls)]
+    wrong, soon = _certificates(config.tls)
+    found = [(path, one) for one in wrong]
     apps = sorted(config.apps.items())
     for name, app in apps:
         for key, text in _application(name, app):
             found.append((config.origins[name], (("apps", name, *key.split(".")), text)))
     problems = [*config.problems, *_placed(found)]
-    notes = [about_machine(), *(note for name, _ in apps for note in _notes(name, config.apps))]
+    notes = [
+        about_machine(),
+        *soon,
+        *(note for name, _ in apps for note in _notes(name, config.apps)),
+    ]
     return len(config.apps), [str(problem) for problem in problems], "\n".join(notes)
 
 
@@ -77,12 +83,17 @@ def _notes(name: str, apps: Mapping[str, Application]) -> Iterator[str]:
                 )
 
 
-def _certificates(section: Tls | None) -> Iterator[Finding]:
-    if section is not None:
-        try:
-            load_certificates(section)
-        except CmappdError as error:
-            yield ("tls",), str(error)
+def _certificates(section: Tls | None) -> tuple[list[Finding], list[str]]:
+    """What is wrong with them, and what will be."""
+    if section is None:
+        return [], []
+    try:
+        found = load_certificates(section)
+    except CmappdError as error:
+        return [(("tls",), str(error))], []
+    now = time.time()
+    wrong = invalid(found.periods, now)
+    return [(("tls",), text) for text in wrong], ending(found.periods, now)
 
 
 def _application(name: str, app: Application) -> Iterator[tuple[str, str]]:

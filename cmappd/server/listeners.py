@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import stat
@@ -12,10 +13,11 @@ from functools import partial
 
 from cmappd.core.config import Address, Config, Tls
 from cmappd.errors import CmappdError
-from cmappd.server.certificates import load_certificates
+from cmappd.server.certificates import Certificates, ending, invalid, load_certificates
 from cmappd.server.connections import Connections, ControlConnection, ManagerConnection
 from cmappd.server.office import Office
-from cmappd.system import files, tls
+from cmappd.server.reload import Service
+from cmappd.system import files
 from cmappd.system.handover import Handover
 
 BACKLOG = 1024  # connections that the kernel keeps until they are accepted
@@ -23,7 +25,7 @@ BACKLOG = 1024  # connections that the kernel keeps until they are accepted
 # and tries again, that there are no descriptors for them.
 ACCEPTED_AT_ONCE = 1
 CONTROL = "control"
-EXPIRY_WARNING = 30 * 24 * 3600.0  # seconds before the end of a certificate
+DAY = 24 * 3600.0
 
 
 class Listeners:
@@ -36,13 +38,17 @@ class Listeners:
         self._servers: dict[Address, list[asyncio.Server]] = {}
         self._control: asyncio.Server | None = None
         self._path = ""
-        self._warned = ""
+        self._certificates: Certificates | None = None
+        self._invalid: list[str] = []  # of the certificates, as it was last told
+        self._warned = -math.inf  # when it was last told what ends soon; monotonic seconds
 
-    async def serve(self, config: Config) -> list[str]:
-        """Follow the configuration as far as possible; gives the problems, a line each."""
-        problems = self._use_certificates(config.tls)
+    async def serve(self, config: Config) -> Service:
+        """Follow the configuration as far as possible."""
+        problems, renewed = self._use_certificates(config.tls)
+        wanted = set(config.server.listen) if self._certificates is not None else set()
+        if not wanted:
+            self._hang_up("managers are not served any more")
         self._connections.recheck()
-        wanted = set(config.server.listen) if self._connections.context is not None else set()
         for gone in self._servers.keys() - wanted:
             for server in self._servers.pop(gone):
                 server.close()
@@ -52,24 +58,54 @@ class Listeners:
             except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
                 why = getattr(error, "strerror", None) or error
                 problems.append(f"cannot listen on {address}: {why}")
-        return problems
+        return Service(problems, renewed)
 
-    def _use_certificates(self, section: Tls | None) -> list[str]:
-        """New connections get the certificates as they are now; the old ones keep theirs."""
+    def _use_certificates(self, section: Tls | None) -> tuple[list[str], bool]:
+        """New connections get what the files have now; who was verified against something else is
+        to be verified again. The problems, and whether files have changed that are the same ones.
+        """
+        before = self._certificates
         if section is None:
-            self._connections.context = None
-            return []
+            self._certificates = self._connections.context = None
+            self._invalid = []
+            return [], False
         try:
-            context = load_certificates(section)
-            left = tls.expiry(section.certificate) - time.time()
+            found = load_certificates(section)
         except CmappdError as error:
-            return [str(error)]
-        self._connections.context = context
-        warning = f"certificate {section.certificate}: valid for {left / 86400:.0f} more days"
-        if left < EXPIRY_WARNING and warning != self._warned:
-            self._warned = warning
-            self._office.world.log.warning("%s", warning)
-        return []
+            return [str(error), *self._look_at_validity()], False
+        self._certificates, self._connections.context = found, found.context
+        if before is not None and before.trust != found.trust:
+            self._hang_up("the ca or the crl has changed")
+        if before is None or before.content != found.content:
+            self._warned = -math.inf
+        self.warn()
+        renewed = before is not None and before.content != found.content
+        return self._look_at_validity(), renewed
+
+    def _look_at_validity(self) -> list[str]:
+        found = self._certificates
+        self._invalid = invalid(found.periods, time.time()) if found is not None else []
+        return self._invalid
+
+    def _hang_up(self, why: str) -> None:
+        count = self._connections.hang_up()
+        if count:
+            self._office.world.log.info("%s: %d connections are ended", why, count)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a certificate has come to its end, or its beginning, since that was told."""
+        found = self._certificates
+        return found is not None and invalid(found.periods, time.time()) != self._invalid
+
+    def warn(self) -> None:
+        """Log once a day what ends soon."""
+        now = time.monotonic()
+        if self._certificates is None or now - self._warned < DAY:
+            return
+        self._warned = now
+        for text in ending(self._certificates.periods, time.time()):
+            self._office.world.log.warning("%s", text)
 
     async def _listen(self, address: Address) -> AsyncIterator[asyncio.Server]:
         create = partial(
@@ -79,9 +115,16 @@ class Listeners:
         )
         given = self._given.take(_name(address))
         for fd in given:
-            yield _waited_for(await create(sock=socket.socket(fileno=fd)))
+            yield self._listening(await create(sock=socket.socket(fileno=fd)))
         if not given:
-            yield _waited_for(await create(address.host, address.port))
+            yield self._listening(await create(address.host, address.port))
+
+    def _listening(self, server: asyncio.Server) -> asyncio.Server:
+        for one in server.sockets:
+            host, port = one.getsockname()[:2]
+            self._office.world.log.info("listening on %s", Address(host, port))
+            _keep_waiting(one)
+        return server
 
     async def open_control(self, path: str) -> None:
         """Listen on the control socket. Raises ConfigError."""
@@ -134,12 +177,6 @@ def _name(address: Address) -> str:
 
 def _fds(servers: Iterable[asyncio.Server]) -> list[int]:
     return [sock.fileno() for server in servers for sock in server.sockets]
-
-
-def _waited_for(server: asyncio.Server) -> asyncio.Server:
-    for one in server.sockets:
-        _keep_waiting(one)
-    return server
 
 
 def _keep_waiting(sock: socket.socket | TransportSocket) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from cmappd import __version__
 from cmappd.core.config import Config
+from cmappd.core.printable import printable
 from cmappd.errors import CmappdError, ConfigError, TransientError
 from cmappd.server.cgroups import open_cgroups
 from cmappd.server.connections import Connections
@@ -47,7 +48,7 @@ from cmappd.system.watch import Watcher
 # again after it.
 EX_CONFIG = 78
 SWEEP_INTERVAL = 2.0  # seconds between two looks for connections whose time is over
-OBSERVE_EVERY = 30  # sweeps between two looks at the trees, and at what could not be served
+OBSERVE_EVERY = 30  # sweeps between two looks at the trees
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -65,7 +66,8 @@ def main() -> None:
             return
         asyncio.run(_serve(loader, config, given))
     except CmappdError as error:
-        print(f"cmappserver: {error}", file=sys.stderr)
+        lines = map(printable, f"cmappserver: {error}".split("\n"))
+        print("\n".join(lines), file=sys.stderr)
         final = isinstance(error, ConfigError) and not isinstance(error, TransientError)
         sys.exit(EX_CONFIG if final else 1)
 
@@ -105,7 +107,7 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_follow(watcher, loader, reloader)),
-                tasks.create_task(_keep_house(world, registry, connections, reloader)),
+                tasks.create_task(_keep_house(office, connections, listeners)),
                 tasks.create_task(_feed_watchdog()),
             ]
             world.log.info("cmappserver %s is ready, pid %d", __version__, os.getpid())
@@ -225,22 +227,22 @@ async def _follow(watcher: Watcher, loader: Loader, reloader: Reloader) -> None:
         watcher.update(loader.watched())
 
 
-async def _keep_house(
-    world: World, registry: Registry, connections: Connections, reloader: Reloader
-) -> None:
+async def _keep_house(office: Office, connections: Connections, listeners: Listeners) -> None:
     for sweeps in itertools.count(1):
         await asyncio.sleep(SWEEP_INTERVAL)
         try:
             connections.sweep()
             connections.complaints.sweep()
-            for supervisor in registry.supervisors():
+            listeners.warn()
+            for supervisor in office.registry.supervisors():
                 supervisor.look()
             if sweeps % OBSERVE_EVERY == 0:
-                _observe(world)
-                if reloader.service_problems:  # an address may have come up meanwhile
-                    await reloader.begin()
+                _observe(office.world)
+            if listeners.outdated:
+                await office.reloader.begin()
+            await office.reloader.retry()
         except Exception:  # a defect, which must not end the supervision
-            world.log.exception("cannot look after everything")
+            office.world.log.exception("cannot look after everything")
 
 
 def _observe(world: World) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from cmappd.core.config import Change, Config, Plan
 from cmappd.core.messages import Done, Refused
@@ -13,6 +14,16 @@ from cmappd.server.shared.world import World
 Tell = Callable[[Done | Refused], None]
 # Problems of one reload that go over the wire; the log has them all.
 PROBLEMS_SHOWN = 50
+FIRST_RETRY, LAST_RETRY = 2.0, 60.0  # seconds until what cannot be served is tried again
+# The keys of [server] that are read at the start, and not again.
+AT_START = ("control", "log_format", "state_directory")
+
+
+class Service(NamedTuple):
+    """How serving went: what is wrong, and whether certificates were renewed in their files."""
+
+    problems: list[str]
+    renewed: bool
 
 
 class Reloader:
@@ -22,22 +33,38 @@ class Reloader:
         self._world = world
         self._loader = loader
         self._registry = registry
-        # Puts in force what is no application's, the listeners and the certificates, and gives
-        # the problems with that; set when there is something to serve with.
-        self.serve: Callable[[Config], Awaitable[list[str]]] = _serve_nothing
+        # Puts in force what is no application's, the listeners and the certificates; set when
+        # there is something to serve with.
+        self.serve: Callable[[Config], Awaitable[Service]] = _serve_nothing
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         # What is wrong with the listeners and the certificates.
         self.service_problems: list[str] = []
         self._shown: list[str] = []
         self._since = NOTHING  # and what did before: the watcher is often first to see an edit
+        self._delay, self._retry_at = FIRST_RETRY, 0.0  # the latter monotonic seconds
 
     async def begin(self) -> None:
-        """Serve what was loaded at the start, and log what is wrong with it."""
+        """Serve what was loaded, and log what is wrong with it."""
         async with self._lock:
             config = self._registry.config
-            self.service_problems = await self.serve(config)
-            self._log(NOTHING, self._all_problems(config))
+            renewed = await self._serve(config)
+            self._log(RENEWED if renewed else NOTHING, self._all_problems(config))
+
+    async def retry(self) -> None:
+        """Try again what could not be served, if it is time: an address may have come up."""
+        if self.service_problems and time.monotonic() >= self._retry_at:
+            self._delay = min(2 * self._delay, LAST_RETRY)
+            await self.begin()
+
+    async def _serve(self, config: Config) -> bool:
+        """Whether certificates were renewed."""
+        before = self.service_problems
+        self.service_problems, renewed = await self.serve(config)
+        if self.service_problems != before:
+            self._delay = FIRST_RETRY
+        self._retry_at = time.monotonic() + self._delay
+        return renewed
 
     def ask(self, seq: int, tell: Tell) -> None:
         """Reload, and tell the outcome as the answer to request ``seq``."""
@@ -47,11 +74,12 @@ class Reloader:
 
     async def _reload_for(self, seq: int, tell: Tell) -> None:
         summary, problems = await self.reload()
+        said = self._since if summary == NOTHING else summary
         if problems:
             shown = problems[:PROBLEMS_SHOWN]
-            tell(Refused(seq, "usage", "\n".join([*shown, f"otherwise: {summary}"])))
+            tell(Refused(seq, "usage", "\n".join([*shown, f"otherwise: {said}"])))
         else:
-            tell(Done(seq, self._since if summary == NOTHING else summary))
+            tell(Done(seq, said))
 
     async def reload(self) -> tuple[str, list[str]]:
         """What has changed, in a sentence, and what is wrong with the files."""
@@ -69,9 +97,13 @@ class Reloader:
         config = await asyncio.to_thread(self._loader.load)
         if self._world.ending:  # the applications are leaving
             return NOTHING, [self._world.ending]
+        before = self._registry.config
         plan = self._registry.apply(config)
-        self.service_problems = await self.serve(config)
-        problems, summary = self._all_problems(config), summarize(plan)
+        renewed = await self._serve(config)
+        late = [
+            key for key in AT_START if getattr(before.server, key) != getattr(config.server, key)
+        ]
+        problems, summary = self._all_problems(config), summarize(plan, late, renewed=renewed)
         self._log(summary, problems)
         return summary, problems
 
@@ -91,15 +123,19 @@ class Reloader:
         self._shown = problems
 
 
-async def _serve_nothing(_config: Config) -> list[str]:
-    return []
+async def _serve_nothing(_config: Config) -> Service:
+    return Service([], renewed=False)
 
 
 NOTHING = "nothing has changed"
+RENEWED = "[tls] certificates renewed"
 
 
-def summarize(plan: Plan) -> str:
-    """What a reload has changed: "changed: oracle (restart; at its next launch: command)"."""
+def summarize(plan: Plan, late: Sequence[str] = (), *, renewed: bool = False) -> str:
+    """What a reload has changed: "changed: oracle (restart; at its next launch: command)".
+
+    ``late`` are the changed keys of [server] that are read at the start.
+    """
     parts = []
     if plan.added:
         parts.append(f"added: {', '.join(plan.added)}")
@@ -114,6 +150,10 @@ def summarize(plan: Plan) -> str:
         "[managers]": plan.managers_changed,
     }
     parts += [f"{name} changed" for name, changed in sections.items() if changed]
+    if late:
+        parts.append(f"{', '.join(late)}: not before cmappserver is restarted")
+    if renewed and not plan.tls_changed:
+        parts.append(RENEWED)
     return "; ".join(parts) or NOTHING
 
 

@@ -35,7 +35,7 @@ _PURPOSES = {SERVER_AUTH: "a guest (serverAuth)", CLIENT_AUTH: "a manager (clien
 def server_context(
     certificate: StrPath, key: StrPath, ca: StrPath, crl: StrPath | None = None
 ) -> ssl.SSLContext:
-    """For the guest's end. An expired certificate is loaded all the same: see ``expiry``.
+    """For the guest's end. An expired certificate is loaded all the same.
 
     With ``crl``, managers' certificates on that list are refused. Raises TlsError.
     """
@@ -58,11 +58,6 @@ def client_context(certificate: StrPath, key: StrPath, ca: StrPath) -> ssl.SSLCo
     _load(context, certificate, key, ca, CLIENT_AUTH)
     _require_valid_now(certificate)
     return context
-
-
-def expiry(certificate: StrPath) -> float:
-    """When a certificate ends, in seconds since the epoch. Raises TlsError."""
-    return _read_certificate(certificate).end
 
 
 def is_refusal(error: OSError) -> bool:
@@ -216,7 +211,7 @@ def _load(
     context.set_alpn_protocols([ALPN])
     context.sslsocket_class = _CheckedSocket
     context.sslobject_class = _CheckedObject
-    if purpose not in _read_certificate(certificate).usages:
+    if purpose not in read_certificate(certificate).usages:
         raise UnfitCertificateError(
             f"cannot use certificate {certificate}: it was not issued for {_PURPOSES[purpose]}"
         )
@@ -225,7 +220,7 @@ def _load(
 
 
 def _load_key(context: ssl.SSLContext, certificate: StrPath, key: StrPath) -> None:
-    _read(key, "key")
+    read(key, "key")
     try:
         context.load_cert_chain(certificate, key, _refuse_password(key))
     except ssl.SSLError as error:
@@ -266,7 +261,7 @@ def _load_crl(context: ssl.SSLContext, crl: StrPath) -> None:
 
 
 def _load_store(context: ssl.SSLContext, path: StrPath, what: str) -> None:
-    _read(path, what)
+    read(path, what)
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
@@ -274,24 +269,26 @@ def _load_store(context: ssl.SSLContext, path: StrPath, what: str) -> None:
 
 
 def _require_valid_now(path: StrPath) -> None:
-    certificate = _read_certificate(path)
+    certificate = read_certificate(path)
     now = time.time()
     if now > certificate.end:
         raise UnfitCertificateError(
-            f"cannot use certificate {path}: it expired on {_date(certificate.end)}"
+            f"cannot use certificate {path}: it expired on {date(certificate.end)}"
         )
     if now < certificate.start:
         raise UnfitCertificateError(
-            f"cannot use certificate {path}: it is not valid before {_date(certificate.start)};"
+            f"cannot use certificate {path}: it is not valid before {date(certificate.start)};"
             " is this machine's clock right?"
         )
 
 
-def _date(instant: float) -> str:
+def date(instant: float) -> str:
+    """An instant as seconds since the epoch, for people."""
     return f"{datetime.fromtimestamp(instant, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _read(path: StrPath, what: str) -> str:
+def read(path: StrPath, what: str) -> str:
+    """A file in PEM form, and whatever else is in it. Raises TlsError."""
     try:
         with open(path, encoding="latin-1") as file:  # no byte is an error; PEM itself is ASCII
             return file.read()
@@ -299,9 +296,9 @@ def _read(path: StrPath, what: str) -> str:
         raise TlsError(f"cannot read {what} {path}: {error.strerror}") from error
 
 
-def _read_certificate(path: StrPath) -> Certificate:
-    """The first certificate in a PEM file, which is the one that counts."""
-    _, begin, rest = _read(path, "certificate").partition(_BEGIN)
+def read_certificate(path: StrPath) -> Certificate:
+    """The first certificate in a PEM file, which is the one that counts. Raises TlsError."""
+    _, begin, rest = read(path, "certificate").partition(_BEGIN)
     text, end, _ = rest.partition(_END)
     if not end:
         raise TlsError(f"cannot use certificate {path}: it holds no certificate in PEM form")

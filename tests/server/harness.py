@@ -189,6 +189,15 @@ class Client:
     def claim(self, app: str, *, run: str | None = None, takeover: bool = False) -> Reply:
         return self.ask(Claim(self.next(), app, run=run, start=run is None, takeover=takeover))
 
+    def ask_status(self) -> Done:
+        """What it is told of the service as a whole."""
+        seq = self.next()
+        self.send(Status(seq))
+        while isinstance(reply := self.answer(seq), State):
+            pass
+        assert isinstance(reply, Done), reply
+        return reply
+
     def statuses(self, *apps: str) -> dict[str, AppStatus]:
         """What it is told of applications; of all that it may see, if none are named."""
         seq = self.next()
@@ -246,6 +255,7 @@ class Guest:
         self.identity = self.authority.guest("guest1", end=timedelta(days=90))
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
         self.interpreter = sys.executable
+        self.directory = folder  # where the server is started
         self.managers = managers
         self.server = server
         self.process: subprocess.Popen[bytes] | None = None
@@ -290,7 +300,7 @@ class Guest:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=self.folder,
+                cwd=self.directory,
             )
         return self.process
 

@@ -16,7 +16,7 @@ from typing import cast
 
 import pytest
 
-from cmappd.core.messages import Poll, Refused, State, Status
+from cmappd.core.messages import Done, Poll, Refused, Reload, State, Status
 from cmappd.core.wire import MAX_FRAME, encode
 from cmappd.server import connections
 from cmappd.server.connections import Connections, ManagerConnection
@@ -229,18 +229,34 @@ def test_no_certificate_and_another_protocol(guest: Guest, owner: Client) -> Non
 
 def test_a_revoked_certificate_is_refused_after_a_reload(guest: Guest, owner: Client) -> None:
     before = guest.config.read_text()
-    revoked = guest.manager_identity("vmhost9")
-    crl = guest.authority.crl([revoked], end=timedelta(days=9))
+    revoked = guest.manager("vmhost1", instance="other")
+    crl = guest.authority.crl([guest.manager_identity("vmhost2")], end=timedelta(days=9))
     text = guest.config.read_text().replace("[tls]\n", f'[tls]\ncrl = "{crl}"\n')
     replace_file(guest.config, text)
+    # Who was connected is verified again, and so is who comes in the middle of that.
+    revoked.wait_cut()
+    owner.wait_cut()
     guest.wait_log(r"\[tls\] changed")
+    guest.wait_log("the ca or the crl has changed: [23] connections are ended")
     with pytest.raises((Cut, OSError)):
-        guest.manager("vmhost9")
-    guest.manager("vmhost3")
-    assert_served(owner)
-    replace_file(guest.config, before)
+        guest.manager("vmhost2").statuses()
+    again = guest.manager("vmhost1", instance=owner.instance)
+    assert isinstance(again.claim("db"), State)
+    # The same list under another name ends nothing, and neither does a reload without a change.
+    aside = Path(crl).with_suffix(".2.pem")
+    aside.write_bytes(Path(crl).read_bytes())
+    aside.chmod(0o600)
+    replace_file(guest.config, text.replace(crl, str(aside)))
     guest.wait_log(r"\[tls\] changed", times=2)
-    guest.manager("vmhost9")
+    assert_served(again)
+    guest.config.touch()
+    admin = guest.control()
+    assert isinstance(admin.ask(Reload(admin.next())), Done)
+    assert_served(again)
+    replace_file(guest.config, before)
+    guest.wait_log(r"\[tls\] changed", times=3)
+    again.wait_cut()
+    guest.manager("vmhost2")
 
 
 def send(sock: socket.socket, data: bytes) -> bool:

@@ -1,17 +1,24 @@
 """Hot reload: real files, the real watcher, the real program."""
 
+import asyncio
 import os
 import re
 import signal
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from cmappd.core.config import Config
 from cmappd.core.messages import Done, Ended, Refused, Reload, Restart, Start, State, Stop
 from cmappd.core.state import Cause, Phase
+from cmappd.server.load import Loader
+from cmappd.server.reload import Reloader, Service
 from tests.ports import free_port
+from tests.server.ground import ground, until
 from tests.server.harness import (
     Client,
     Guest,
@@ -60,6 +67,26 @@ def test_who_asks_late_is_told_what_the_watcher_has_seen_first(guest: Guest) -> 
     after = admin.ask(Reload(admin.next()))
     assert isinstance(after, Done)
     assert re.fullmatch(r"nothing has changed now; at \d\d:\d\d:\d\d: added: web", after.text)
+
+
+def test_so_is_who_is_told_of_a_problem_as_well(guest: Guest) -> None:
+    admin = guest.control()
+    guest.write(SLEEP + OTHER + "[apps.bad]\n")
+    guest.wait_log("configuration reloaded: added: web")
+    reply = admin.ask(Reload(admin.next()))
+    assert isinstance(reply, Refused)
+    assert "apps.bad.command: is required" in reply.text
+    last = reply.text.splitlines()[-1]
+    said = r"otherwise: nothing has changed now; at \d\d:\d\d:\d\d: added: web"
+    assert re.fullmatch(said, last)
+
+
+def test_what_is_read_at_the_start_only_is_said_to_be(guest: Guest) -> None:
+    guest.server = 'log_format = "json"'
+    guest.write(SLEEP)
+    guest.wait_log(
+        r"reloaded: \[server\] changed; log_format: not before cmappserver is restarted\n"
+    )
 
 
 def test_a_watchdog_is_told_to_it_at_its_next_launch(guest: Guest) -> None:
@@ -322,8 +349,13 @@ def test_a_replaced_certificate_is_used_by_new_connections_after_a_reload(guest:
     fresh = guest.authority.guest("guest1")
     for new, old in zip(fresh, guest.identity, strict=True):
         os.replace(new, old)
-    assert isinstance(admin.ask(Reload(admin.next())), Done)
+    reply = admin.ask(Reload(admin.next()))
+    assert isinstance(reply, Done)
+    assert reply.text == "[tls] certificates renewed"
     assert serial() != before
+    reply = admin.ask(Reload(admin.next()))
+    assert isinstance(reply, Done)
+    assert reply.text.endswith(": [tls] certificates renewed")
     assert isinstance(manager.claim("db"), State)  # the old connection is not concerned
 
 
@@ -361,6 +393,53 @@ def test_an_address_that_cannot_be_had_is_reported(guest: Guest) -> None:
     guest.manager()
 
 
+def test_an_address_that_comes_up_later_is_soon_served(tmp_path: Path) -> None:
+    guest = Guest(tmp_path, SLEEP)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", guest.port))
+        other.listen()
+        with guest.started():
+            said = f"cannot listen on 127.0.0.1:{guest.port}: "
+            assert said in guest.control().ask_status().text
+            guest.wait_log(f"error configuration: {said}")
+            other.close()
+            guest.wait_log(f"info listening on 127.0.0.1:{guest.port}\n")
+            guest.wait_log("all problems are mended")
+            assert guest.log().count(said) == 1
+            guest.manager()
+
+
+def test_managers_that_are_not_served_any_more_are_parted_from(guest: Guest) -> None:
+    manager, admin = guest.manager(), guest.control()
+    manager.claim("db")
+    pid = admin.wait_app("db", lambda status: status.phase == "running").pid
+    before = guest.config.read_text()
+    head, _, rest = before.partition("[tls]\n")
+    without = head + rest[rest.index("[managers") :]
+    replace_file(guest.config, re.sub("listen = .*", "", without))
+    manager.wait_cut()
+    with pytest.raises(ConnectionRefusedError):
+        guest.raw()
+    replace_file(guest.config, before)
+    guest.wait_log(f"listening on 127.0.0.1:{guest.port}", times=2)
+    again = guest.manager(instance=manager.instance)
+    answer = again.claim("db")
+    assert isinstance(answer, State)
+    assert answer.status.pid == pid
+
+
+def test_the_directory_it_was_started_in_may_be_removed(tmp_path: Path) -> None:
+    guest = Guest(tmp_path, SLEEP)
+    guest.directory = tmp_path / "gone"
+    guest.directory.mkdir()
+    with guest.started():
+        guest.directory.rmdir()
+        guest.include("web.toml", OTHER)
+        wait_for(lambda: "web" in guest.control().statuses())
+        assert guest.control().ask_status().text == ""
+
+
 def test_a_directory_that_cannot_be_listed_keeps_its_applications(guest: Guest) -> None:
     admin = guest.control()
     path = guest.include("web.toml", OTHER)
@@ -377,3 +456,98 @@ def test_a_directory_that_cannot_be_listed_keeps_its_applications(guest: Guest) 
     folder.unlink()
     aside.rename(folder)
     assert admin.wait_app("web", lambda status: not status.problem).pid == pid
+
+
+# In this process -----------------------------------------------------------------------
+
+
+class Files:
+    """A loader of what is in force already, or of a defect."""
+
+    def __init__(self, config: Config, defect: Exception | None = None) -> None:
+        self.config = config
+        self.defect = defect
+
+    def load(self) -> Config:
+        if self.defect is not None:
+            raise self.defect
+        return self.config
+
+
+def test_a_defect_in_a_reload_is_told_and_the_next_one_works(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with ground(tmp_path, SLEEP) as here:
+            files = Files(here.registry.config, ZeroDivisionError("a defect"))
+            reloader = Reloader(here.world, cast(Loader, files), here.registry)
+            told: list[Done | Refused] = []
+            reloader.ask(7, told.append)
+            await until(lambda: told)
+            text = "cannot reload: ZeroDivisionError('a defect')\notherwise: nothing has changed"
+            assert told == [Refused(7, "usage", text)]
+            assert any("Traceback" in line for line in here.lines)
+            here.lines.clear()
+            files.defect = None
+            reloader.ask(8, told.append)
+            await until(lambda: told[1:])
+            assert told[1] == Done(8, "nothing has changed")
+
+    asyncio.run(scene())
+
+
+def test_one_at_a_time_serves(tmp_path: Path) -> None:
+    """Two beside each other would both open what neither has opened yet."""
+    serving = most = served = 0
+
+    async def serve(_config: Config) -> Service:
+        nonlocal serving, most, served
+        serving += 1
+        most = max(most, serving)
+        for _ in range(20):  # as long as a name is resolved
+            await asyncio.sleep(0)
+        serving -= 1
+        served += 1
+        return Service([], renewed=False)
+
+    async def scene() -> None:
+        async with ground(tmp_path, SLEEP) as here:
+            files = Files(here.registry.config)
+            reloader = Reloader(here.world, cast(Loader, files), here.registry)
+            reloader.serve = serve
+            await asyncio.gather(*(one() for one in 3 * [reloader.begin, reloader.reload]))
+
+    asyncio.run(scene())
+    assert (most, served) == (1, 6)
+
+
+def test_what_cannot_be_served_is_tried_again_with_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("cmappd.server.reload.time.monotonic", lambda: now)
+    problems = ["cannot listen"]
+    tried: list[float] = []
+
+    async def serve(_config: Config) -> Service:
+        tried.append(now - 1000)
+        return Service(list(problems), renewed=False)
+
+    async def scene() -> None:
+        nonlocal now
+        async with ground(tmp_path, SLEEP) as here:
+            files = Files(here.registry.config)
+            reloader = Reloader(here.world, cast(Loader, files), here.registry)
+            reloader.serve = serve
+            await reloader.begin()
+            for _ in range(150):
+                now += 2
+                await reloader.retry()
+            assert tried == [0, 2, 6, 14, 30, 62, 122, 182, 242]
+            problems.clear()
+            await reloader.begin()
+            tried.clear()
+            now += 1000
+            await reloader.retry()
+            assert tried == []
+            assert len([line for line in here.lines if "cannot listen" in line]) == 1
+
+    asyncio.run(scene())
