@@ -200,6 +200,21 @@ def starting(guest: Guest, disk: Disk) -> Iterator[None]:
     wait_for(lambda: guest.control().greeted.epoch != epoch)
 
 
+def test_nothing_is_looked_after_while_it_is_given_away(tmp_path: Path, disk: Disk) -> None:
+    """Whoever would be started, noted or let in then would be unknown to the new program."""
+    look = "            connections.sweep()\n"
+    slow = "    await watcher.close()\n"
+    disk.change("server/main.py", "SWEEP_INTERVAL = 2.0", "SWEEP_INTERVAL = 0.01")
+    disk.change("server/main.py", look, f"            office.world.log.info('a look')\n{look}")
+    pause = "    await __import__('asyncio').sleep(1)\n"  # a hundred looks
+    disk.change("server/succession.py", slow, slow + pause)
+    with guest_of(disk, tmp_path).started() as guest:
+        guest.wait_log("info a look")
+        upgraded(guest)
+        given_away = guest.log().partition("is replaced by")[2].partition(" is ready, ")[0]
+        assert given_away.count("a look") <= 1
+
+
 def test_what_ends_meanwhile_is_told_with_its_status(tmp_path: Path, disk: Disk) -> None:
     with guest_of(disk, tmp_path, SLEEP).started() as guest:
         before = guest.control().wait_app("db", lambda status: status.phase == "running")
