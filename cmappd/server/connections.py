@@ -112,7 +112,8 @@ class ManagerConnection(asyncio.Protocol):
     __slots__ = ("_address", "_connections", "_leaving", "_peer", "_pipe", "_transport", "heard")
 
     def __init__(self, connections: Connections) -> None:
-        assert connections.context is not None
+        if connections.context is None:  # asyncio had accepted it before [tls] was removed
+            raise ConnectionAbortedError("managers are not served any more")
         self._connections = connections
         self._pipe = TlsPipe(connections.context)
         self._peer: Peer | None = None

@@ -46,12 +46,12 @@ class Listeners:
         """Follow the configuration as far as possible."""
         problems, renewed = self._use_certificates(config.tls)
         wanted = set(config.server.listen) if self._certificates is not None else set()
-        if not wanted:
-            self._hang_up("managers are not served any more")
-        self._connections.recheck()
         for gone in self._servers.keys() - wanted:
             for server in self._servers.pop(gone):
                 server.close()
+        if not wanted:
+            self._hang_up("managers are not served any more")
+        self._connections.recheck()
         for address in sorted(wanted - self._servers.keys()):
             try:
                 self._servers[address] = [one async for one in self._listen(address)]
@@ -90,7 +90,7 @@ class Listeners:
     def _hang_up(self, why: str) -> None:
         count = self._connections.hang_up()
         if count:
-            self._office.world.log.info("%s: %d connections are ended", why, count)
+            self._office.world.log.info("%s: all connections are ended (%d)", why, count)
 
     @property
     def outdated(self) -> bool:
