@@ -112,3 +112,28 @@ def test_who_stood_still_past_its_lease_is_not_taken_for_the_owner_afterwards(sc
     assert run not in first.said()
     assert guest.status("db")["owner"] == "vmhost2"
     assert second.stop() == 0
+
+
+def test_a_revocation_parts_with_one_manager_and_leaves_the_others_to_come_back(
+    scene: Scene,
+) -> None:
+    guest = scene.guest
+    for app in ("db", "web"):
+        guest.obedient(app)
+    guest.start()
+    stolen = scene.authority.manager("vmhost2")
+    good, bad = scene.manager("db"), scene.manager("web", config=scene.host(stolen))
+    for manager in (good, bad):
+        manager.wait_said("running")
+    before = {app: guest.status(app) for app in ("db", "web")}
+    guest.tls["crl"] = scene.authority.crl([stolen])
+    guest.write()
+    good.wait_said("lost")
+    bad.wait_said("the peer refused our certificate: it is revoked")
+    again = guest.wait_status("db", owner_silent_for=None)
+    assert (again["pid"], again["owner"]) == (before["db"]["pid"], "vmhost1")
+    web = guest.status("web")
+    assert (web["pid"], web["owner"]) == (before["web"]["pid"], "vmhost2")
+    assert web["owner_silent_for"] is not None
+    assert good.stop() == 0
+    bad.kill()
