@@ -271,7 +271,7 @@ def security(certificate: str, key: str, ca: str, server_name: str) -> Security:
     """Raises ConfigError where a file cannot be used, LinkError where the guest would refuse us."""
     try:
         context = tls.client_context(certificate, key, ca)
-        return Security(context, tls.expiry(certificate), server_name)
+        return Security(context, tls.read_certificate(certificate).end, server_name)
     except UnfitCertificateError as error:
         raise LinkError(Failure(reasons.TLS, str(error))) from None
     except TlsError as error:
