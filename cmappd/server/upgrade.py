@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from cmappd import __version__
 from cmappd.core.messages import Done, Refused
-from cmappd.errors import CmappdError
+from cmappd.errors import CmappdError, LaunchError
 from cmappd.server.application.sidetrees import SideTrees
 from cmappd.server.registry import Registry
 from cmappd.server.rehearsal import Rehearsed, answer_of
@@ -61,13 +61,13 @@ class Upgrader:
         mark = f"cmappserver.{self._world.epoch}.upgrade"
         command = own_command(REHEARSE)
         spec = Launch(command, None, dict(os.environ), None, None, None, None, output=-1)
-        result = await probe(
-            spec,
-            mark,
-            REHEARSAL_LIMIT,
-            reaper=self._world.reaper,
-            trees=SideTrees(self._world, "cmappserver"),
-        )
+        trees = SideTrees(self._world, "cmappserver")
+        try:
+            result = await probe(
+                spec, mark, REHEARSAL_LIMIT, reaper=self._world.reaper, trees=trees
+            )
+        except (LaunchError, OSError) as error:
+            raise UpgradeError(f"the program on disk could not start: {error}") from error
         if not result.passed:
             raise UpgradeError(f"the program on disk {result.detail}: {result.output.strip()}")
         answer = answer_of(result.output)

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from cmappd.core.config.values import Address
-from cmappd.errors import TlsError
+from cmappd.errors import LaunchError, TlsError
 from cmappd.system.tls import TlsPipe
 
 MAX_THREADS = 256  # that wait for a resolver
@@ -144,19 +144,19 @@ _threads: dict[Hashable, Future[Any]] = {}
 async def _in_thread(key: Hashable, work: Callable[[], T]) -> T:
     """What comes of work that blocks; the same work is not begun twice at once.
 
-    Raises NotConnected where there are too many threads, and what the work raises.
+    Raises LaunchError where there cannot be another thread, and what the work raises.
     """
     future = _threads.get(key)
     if future is None:
         if len(_threads) >= MAX_THREADS:
-            raise NotConnected(f"could not start: {MAX_THREADS} names are being looked up already")
+            raise LaunchError(f"{MAX_THREADS} names are being looked up already")
         future = _threads[key] = Future()
         future.set_running_or_notify_cancel()  # whoever stops waiting does not cancel it
         try:
             threading.Thread(target=_work, args=(key, future, work), daemon=True).start()
         except RuntimeError as error:
             del _threads[key]
-            raise NotConnected(f"could not start: {error}") from None
+            raise LaunchError(f"the system cannot start a thread: {error}") from None
     return await asyncio.wrap_future(future)
 
 

@@ -52,7 +52,10 @@ class _Failed(Exception):
 
 
 async def tcp_probe(host: str, port: int, limit: float) -> ProbeResult:
-    """Pass when a connection is accepted within ``limit`` seconds. Never raises."""
+    """Pass when a connection is accepted within ``limit`` seconds.
+
+    Raises LaunchError where nobody can be asked.
+    """
     attempt = Attempt(limit)
     accepted = False
     try:
@@ -69,7 +72,9 @@ async def tcp_probe(host: str, port: int, limit: float) -> ProbeResult:
 
 
 async def http_probe(check: HttpCheck, limit: float) -> ProbeResult:
-    """Ask, and judge the answer, all within ``limit`` seconds. Never raises.
+    """Ask, and judge the answer, all within ``limit`` seconds.
+
+    Raises LaunchError where nobody can be asked.
 
     An answer is complete when its body has ended, or when as much of that has come as is looked
     at: 4 KiB, or 64 KiB where a text is looked for. What is not complete in time has failed.

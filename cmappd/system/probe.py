@@ -9,7 +9,6 @@ from typing import Protocol
 
 from cmappd.core.state import ExitStatus
 from cmappd.core.wording import status_text
-from cmappd.errors import LaunchError
 from cmappd.system.process import Identity, Launch
 
 OUTPUT_LIMIT = 4096  # bytes kept of what a check printed: the last ones
@@ -78,14 +77,11 @@ async def probe(
     ended, when the time is over, and when this task is cancelled. ``spec.environment``
     should carry it as the run mark, not the application's run, or a daemon of the check
     counts as the application's. ``spec.output`` is not used. Never raises for what the
-    check does; a check that cannot be launched has failed.
+    check does; one that cannot be launched is none: LaunchError, or OSError.
     """
     if not await _clear(tree, trees, limit):  # of one that an earlier cmappserver has left
         return ProbeResult(False, "could not start: the one before cannot be killed", "")
-    try:
-        main, tail = _start(tree, spec, trees)
-    except (LaunchError, OSError) as error:
-        return ProbeResult(False, f"could not start: {error}", "")
+    main, tail = _start(tree, spec, trees)
     ended: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
     reaper.watch(main.pid, ended.set_result)
     try:

@@ -158,6 +158,23 @@ def test_a_stop_after_whose_end_nobody_saw_is_run_once_more(tmp_path: Path) -> N
         assert "stop.after is run once more" in guest.log()
 
 
+def test_a_check_that_cannot_be_made_any_more_ends_nothing(tmp_path: Path) -> None:
+    """What it was launched with is not known any more, and its environment_file is damaged."""
+    file = tmp_path / "environment"
+    file.write_text("A=1\n")
+    health = {"command": ["/bin/true"], "interval": "50ms", "failures": 1}
+    keys = {"autostart": True, "environment_file": str(file), "health": health}
+    with Guest(tmp_path, stanza("db", "/bin/sleep", "600", **keys)).started() as guest:
+        before = running(guest)
+        guest.kill()
+        file.write_text("no variable\n")
+        guest.start()
+        status = guest.control().wait_app("db", lambda status: "checked" in status.problem)
+        assert (status.phase, status.pid) == ("running", before.pid)
+        file.write_text("A=1\n")
+        guest.control().wait_app("db", lambda status: not status.problem)
+
+
 def test_no_dead_process_is_shown_while_stop_after_runs(tmp_path: Path) -> None:
     go = tmp_path / "go"
     stop = {"after": ["/bin/sh", "-c", waiting_for(go)], "timeout": "20s"}

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from cmappd.errors import LaunchError
 from cmappd.system import connect
 from cmappd.system.connect import Attempt, NotConnected
 
@@ -161,8 +162,8 @@ def test_there_is_a_bound_on_the_threads(
     resolver.answers.clear()
     with pytest.raises(TimeoutError):
         asyncio.run(reach("one.test", 1, limit=0.05))
-    text = "could not start: 1 names are being looked up already"
-    assert failure(reach("two.test", 1)) == text
+    with pytest.raises(LaunchError, match="1 names are being looked up already"):
+        asyncio.run(reach("two.test", 1))
     assert resolver.asked == ["one.test"]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cmappd.errors import LaunchError
 from cmappd.system.marks import marked
 from cmappd.system.probe import OUTPUT_LIMIT, ProbeResult, probe
 from cmappd.system.proc import children
@@ -120,10 +121,10 @@ def test_undecodable_output(scripts: Scripts, clinic: Clinic) -> None:
     assert clinic.run(scripts.sh(r"printf 'a\377b'")).output == "a�b"
 
 
-def test_a_failed_launch_is_a_failed_check(scripts: Scripts, clinic: Clinic) -> None:
-    assert clinic.run(scripts.launch("/no/such/check")) == ProbeResult(
-        False, "could not start: cannot execute '/no/such/check': there is no such file", ""
-    )
+def test_what_cannot_be_launched_is_no_check(scripts: Scripts, clinic: Clinic) -> None:
+    with pytest.raises(LaunchError, match="'/no/such/check': there is no such file"):
+        clinic.run(scripts.launch("/no/such/check"))
+    assert children(os.getpid()) == []
 
 
 def test_cancelling_kills_the_tree(scripts: Scripts, clinic: Clinic) -> None:

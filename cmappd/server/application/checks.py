@@ -10,7 +10,7 @@ from cmappd.core.lifecycle import App
 from cmappd.core.lifecycle.app import CHECKED_PHASES
 from cmappd.core.url import parse_url
 from cmappd.errors import CmappdError
-from cmappd.server.application.launches import launch_of
+from cmappd.server.application.launches import Launches
 from cmappd.server.application.sidetrees import SideTrees, health_tree
 from cmappd.server.shared.world import World
 from cmappd.system import limits
@@ -25,20 +25,22 @@ class Checks:
 
     __slots__ = (
         "_cleared",
+        "_launches",
         "_name",
         "_post",
         "_task",
         "_trees",
-        "_unable",
         "_world",
         "failure",
         "output",
+        "problem",
     )
 
     def __init__(
         self,
         world: World,
         name: str,
+        launches: Launches,
         trees: SideTrees,
         post: Callable[[Checked], None],
         cleared: Callable[[str], None],
@@ -46,13 +48,14 @@ class Checks:
         """``cleared`` is called when nothing is left of a check of this run, however it ended."""
         self._world = world
         self._name = name
+        self._launches = launches
         self._trees = trees
         self._post = post
         self._cleared = cleared
         self._task: asyncio.Task[None] | None = None
-        self._unable = False  # the last one could not be made, and the log says so
         self.output = ""  # of the last one of this run
         self.failure = ""  # the last one, in a line
+        self.problem = ""  # why the last one could not be made
 
     def start(self, run: str, definition: Application) -> None:
         """Start one."""
@@ -60,7 +63,7 @@ class Checks:
 
     async def _run(self, run: str, definition: Application) -> None:
         try:
-            result = await check(self._world, self._trees, self._name, run, definition)
+            result = await check(self._world, self._launches, self._trees, run, definition)
             if not result.passed:
                 # What fails while we have no descriptor to spare says nothing of the application.
                 limits.check_spare_descriptors()
@@ -70,23 +73,27 @@ class Checks:
             return
         finally:
             self._cleared(run)
-        self._unable = False
-        self.output = result.output
+        self.output, self.problem = result.output, ""
         self._post(Checked(run, result.passed, result.detail))
 
     def _not_made(self, run: str, error: Exception) -> None:
-        why = error.strerror if isinstance(error, OSError) else repr(error)
-        self.output = f"cannot be checked: {why}"
-        if not self._unable:
-            self._unable = True
-            defect = None if isinstance(error, OSError) else error
-            self._world.log_of(self._name).error("%s", self.output, exc_info=defect)
-        self._post(Checked(run, None, self.output))
+        """What we cannot do says nothing of the application; that it is not checked is told."""
+        expected = isinstance(error, OSError | CmappdError)
+        why = error.strerror if isinstance(error, OSError) else error if expected else repr(error)
+        told, self.problem = self.problem, f"its health cannot be checked: {why}"
+        self.output = self.problem
+        if not told:
+            log = self._world.log_of(self._name)
+            log.error("%s", self.problem, exc_info=None if expected else error)
+        self._post(Checked(run, None, self.problem))
 
     def heed(self, app: App) -> None:
         """End the one under way where the application, as it is now, is not to be checked."""
+        health = app.definition.health
         if app.run is None or app.phase not in CHECKED_PHASES:
             self.close()
+        if self._task is None or health is None or not health.checks:
+            self.problem = ""
 
     def close(self) -> None:
         """End the one under way."""
@@ -104,9 +111,9 @@ def _in_a_line(result: ProbeResult) -> str:
 
 
 async def check(
-    world: World, trees: SideTrees, app: str, run: str, definition: Application
+    world: World, launches: Launches, trees: SideTrees, run: str, definition: Application
 ) -> ProbeResult:
-    """Check the health of a run; never raises for what comes of it."""
+    """Check the health of a run. Raises CmappdError and OSError where that cannot be done here."""
     health = definition.health
     assert health is not None, "the lifecycle asks for what is defined"
     if health.http is not None:
@@ -121,10 +128,7 @@ async def check(
         return await tcp_probe(address.host, address.port, health.timeout)
     assert health.command is not None, "one of the three is there"
     mark = health_tree(run)
-    try:
-        spec = launch_of(app, mark, definition, health.command, output=-1)
-    except CmappdError as error:
-        return ProbeResult(False, f"could not start: {error}", "")
+    spec = launches.of(run, mark, definition, health.command)
     # One a turn of the loop. Launched together they would hold it up, be found to have ended
     # together, and so be due together for ever after.
     async with world.turn:

@@ -18,7 +18,7 @@ from cmappd.errors import CmappdError, LaunchError
 from cmappd.server.application.checks import Checks
 from cmappd.server.application.confinement import Confinement
 from cmappd.server.application.deathwatch import Deathwatch
-from cmappd.server.application.launches import launch_of
+from cmappd.server.application.launches import Launches
 from cmappd.server.application.notices import Notices
 from cmappd.server.application.output import Output
 from cmappd.server.application.search import Search
@@ -39,6 +39,7 @@ class Runner:
     """The processes and the log of one application. What comes of an action is posted."""
 
     __slots__ = (
+        "_launches",
         "_main_is_known",
         "_search",
         "asking",
@@ -62,6 +63,7 @@ class Runner:
         self.main: Identity | None = None
         self.asking: Identity | None = None  # the process of the last stop.command
         self.confinement = Confinement(world, name)
+        self._launches = Launches(name)
         self.output = Output(world, name)
         self.beside = SideTrees(world, name)
         self.notices = Notices(world, name, self._told)
@@ -69,7 +71,7 @@ class Runner:
             world, name, self.confinement, self.beside, post, self.notices.drain
         )
         checked = partial(self.deaths.look_again, part=Part.MAIN)
-        self.checks = Checks(world, name, self.beside, post, checked)
+        self.checks = Checks(world, name, self._launches, self.beside, post, checked)
         self._search = Search(world.forest)
         self._main_is_known = False
 
@@ -96,8 +98,10 @@ class Runner:
     def _launch(self, run: str, part: Part, definition: Application) -> Identity:
         output = self.output.writer(definition)
         try:
+            if part in (Part.START, Part.MAIN):
+                self._launches.renew(run, definition)
             command = definition.commands[part.value]
-            spec = launch_of(self.name, tree_of(run, part), definition, command, output)
+            spec = self._launches.of(run, tree_of(run, part), definition, command, output)
             if part is Part.STOP and self.main is not None and exists(self.main):
                 spec.environment[MAIN_PID] = str(self.main.pid)
             if part is Part.MAIN:

@@ -79,7 +79,7 @@ def describe(app: App, custody: Custody, runner: Runner, notes: Notes, now: floa
     bounded, mortal = rule.policy != "never", app.definition.manager.on_lost == "stop"
     unlimited = runner.confinement.problem
     problems = [notes.problem, notes.record, notes.unsaved, runner.output.problem]
-    problems.append(still_there(runner.left_over))
+    problems += [runner.checks.problem, still_there(runner.left_over)]
     problems += [f"resources: {unlimited}"] if unlimited else []
     return AppStatus(
         app=app.name,

@@ -339,4 +339,4 @@ class Supervisor:
             awaited = run.detail if app.phase is Phase.WAITING else ""
             described = run.id, run.pid, run.condition, run.oom_kills, run.yielding, awaited
         facts = app.goal, app.phase, described, app.removed, app.maintenance, app.definition
-        return *facts, self.notes.problem
+        return *facts, self.notes.problem, self.runner.checks.problem

@@ -9,6 +9,7 @@ from cmappd.core.events import Exited
 from cmappd.core.messages import Done, Stop
 from cmappd.core.state import ExitStatus, Phase
 from cmappd.server.application.checks import check
+from cmappd.server.application.launches import Launches
 from cmappd.server.application.sidetrees import SideTrees
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.shared.items import Said
@@ -55,7 +56,10 @@ def test_checks_that_are_due_together_are_launched_one_a_turn(tmp_path: Path) ->
             definition = made.config(CHECKED).apps["db"]
             names = [f"app{number}" for number in range(MANY)]
             trees = SideTrees(made.world, "db")
-            checks = (check(made.world, trees, name, f"{name}.0.1", definition) for name in names)
+            checks = (
+                check(made.world, Launches(name), trees, f"{name}.0.1", definition)
+                for name in names
+            )
             results = await asyncio.gather(*checks)
             turns.stop()
             assert [result.detail for result in results] == ["passed"] * MANY

@@ -14,7 +14,7 @@ import pytest
 from cmappd.core.messages import Done, Refused
 from cmappd.core.state import Health, Phase
 from cmappd.server.application.supervisor import Supervisor
-from tests.server.application.test_commands import shell, start
+from tests.server.application.test_commands import sh, shell, start, stop
 from tests.server.ground import Ground, play, until
 from tests.system.services import Service, answer, page
 
@@ -170,6 +170,60 @@ def test_a_check_that_we_cannot_make_says_nothing_of_the_application(
         asked = {"command": ["/bin/true"], "tcp": address}[way]
         health = {way: asked, "interval": "20ms", "failures": 1}
         play(tmp_path, shell("sleep 600", health=health, start={"ready": "health"}), scene)
+
+
+def test_a_check_that_cannot_be_launched_says_nothing_of_the_application(tmp_path: Path) -> None:
+    check, away = tmp_path / "check", tmp_path / "away"
+    check.write_text("#!/bin/sh\n")
+    check.chmod(0o755)
+    why = f"its health cannot be checked: cannot execute '{check}': there is no such file"
+
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        assert isinstance(await start(db), Done)
+        for _ in range(2):
+            check.rename(away)
+            await until(lambda: db.status().problem == why)
+            db.runner.checks.output = ""
+            await until(lambda: db.runner.checks.output == why)
+            away.rename(check)
+            await until(lambda: db.status().problem == "")
+            await until(lambda: db.runner.checks.output == "")
+        assert (db.app.phase, db.status().health) == (Phase.RUNNING, Health.HEALTHY)
+        assert len([line for line in ground.lines if why in line]) == 2
+
+    health = {"command": [str(check)], "interval": "20ms", "failures": 1}
+    play(tmp_path, shell("sleep 600", health=health, start={"ready": "health"}), scene)
+
+
+def test_what_runs_takes_no_more_account_and_no_more_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checks, and what ends it, have what it was launched with."""
+    file, seen = tmp_path / "environment", tmp_path / "seen"
+    file.write_text(f"SEEN={seen}\n")
+
+    def gone(_: str) -> None:
+        raise KeyError
+
+    async def scene(_: Ground, db: Supervisor) -> None:
+        assert isinstance(await start(db), Done)
+        with monkeypatch.context() as patch:
+            patch.setattr(pwd, "getpwnam", gone)
+            file.write_text("no variable\n")
+            seen.unlink()
+            await until(lambda: text(seen).count("check") >= 3)
+            assert (db.status().health, db.status().problem) == (Health.HEALTHY, "")
+            await stop(db)
+        assert text(seen).split()[-2:] == ["ask", "clean"]
+
+    health = {"command": sh("echo check >>$SEEN"), "interval": "20ms", "failures": 1}
+    ends = {
+        "command": sh("echo ask >>$SEEN; kill $CMAPPD_MAIN_PID"),
+        "after": sh("echo clean >>$SEEN"),
+    }
+    keys = {"user": pwd.getpwuid(os.getuid()).pw_name, "environment_file": str(file)}
+    apps = shell("exec sleep 600", health=health, stop=ends, start={"ready": "health"}, **keys)
+    play(tmp_path, apps, scene)
 
 
 def test_an_http_check(tmp_path: Path) -> None:
