@@ -192,8 +192,7 @@ def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Ke
 def _lock(path: str, given: Handover) -> Lock:
     """The lock of the state directory, which who was in our place may hold for us already."""
     name = f"lock {path}"
-    held = given.take(name)
-    return name, held[0] if held else files.lock(path)
+    return name, files.lock(path, given.take(name))
 
 
 def _boot_id() -> str:

@@ -20,7 +20,7 @@ from cmappd.system.signals import Signals
 from cmappd.system.watch import Watcher
 
 REPLACING = "cmappserver is being replaced by another version; ask again"
-Lock = tuple[str, int]  # the name by which it is passed, and its descriptor
+Lock = tuple[str, list[int]]  # the name by which it is passed, and its descriptors
 
 
 async def hand_over(
@@ -41,9 +41,9 @@ async def hand_over(
     passed = {**listeners.descriptors(), **registry.pass_on()}
     await registry.close()
     signals.pass_on()
-    name, fd = lock
+    name, fds = lock
     try:
-        execute(own_command(), {**passed, name: [fd]}, open_files_at_the_start())
+        execute(own_command(), {**passed, name: fds}, open_files_at_the_start())
     except OSError as error:
         world.log.critical("cannot execute the new cmappserver: %s; ending", error)
         os._exit(1)

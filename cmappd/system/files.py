@@ -311,28 +311,34 @@ def private_directory(path: str, mode: int = 0o700) -> None:
         raise ConfigError(f"cannot use directory {path}: {problem}")
 
 
-def lock(path: str) -> int:
-    """Hold `path` as a lock with our process id in it, for as long as the descriptor is open.
+def lock(path: str, held: Sequence[int] = ()) -> list[int]:
+    """Hold `path` as a lock with our process id in it, and the directory that it is in, for as long
+    as the descriptors are open.
+
+    The file alone would be none when somebody has tidied it away; and what tidies up leaves a
+    directory alone that is locked (tmpfiles.d(5)). ``held`` are descriptors of an earlier call: of
+    an earlier version, the file's alone.
 
     Raises ConfigError; TransientError if another process holds it. The kernel frees it when the
     process ends, however that happens (flock(2)).
     """
+    fds = list(held)
+    wanted = ((path, os.O_RDWR | os.O_CREAT), (os.path.dirname(path), os.O_DIRECTORY))
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        for one, flags in wanted[len(fds) :]:
+            fds.append(os.open(one, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+            fcntl.flock(fds[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fds[0], 0)
+        os.pwrite(fds[0], f"{os.getpid()}\n".encode(), 0)
     except OSError as error:
-        raise cannot(f"lock {path}", error) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    except BlockingIOError as error:
-        holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise TransientError(
-            f"cannot lock {path}: a cmappserver (pid {holder}) uses this state directory; "
-            "end it, or configure another state directory"
-        ) from error
-    except OSError as error:
-        os.close(fd)
-        raise cannot(f"lock {path}", error) from error
-    return fd
+        problem = cannot(f"lock {path}", error)
+        if isinstance(error, BlockingIOError):
+            holder = os.pread(fds[0], 32, 0).decode(errors="replace").strip() or "unknown"
+            problem = TransientError(
+                f"cannot lock {path}: a cmappserver (pid {holder}) uses this state directory; "
+                "end it, or configure another state directory"
+            )
+        for fd in fds:
+            os.close(fd)
+        raise problem from error
+    return fds

@@ -351,6 +351,19 @@ def test_a_second_server_of_one_state_directory(tmp_path: Path) -> None:
         assert guest.control().app("db").pid == pid
 
 
+def test_a_second_server_where_the_files_of_the_first_were_tidied_away(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        first, pid = guest.process, only_app(guest)
+        for path in guest.state.rglob("*"):
+            if not path.is_dir():
+                path.unlink()
+        assert guest.launch().wait(PATIENCE) == 1
+        assert "uses this state directory" in guest.log()
+        guest.process = first
+        assert guest.stop() == 0
+        assert not alive(pid)
+
+
 def test_a_control_socket_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
     guest = Guest(tmp_path, SLEEP, server=f'control = "{tmp_path}/precious"')

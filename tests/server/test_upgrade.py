@@ -89,6 +89,17 @@ def upgraded(guest: Guest) -> None:
 # What stays ---------------------------------------------------------------------------
 
 
+def test_its_state_directory_stays_its_own(tmp_path: Path, disk: Disk) -> None:
+    with guest_of(disk, tmp_path).started() as guest:
+        for _ in range(2):
+            upgraded(guest)
+        first = guest.process
+        (guest.state / "lock").unlink()
+        assert guest.launch().wait(PATIENCE) == 1
+        assert "uses this state directory" in guest.log()
+        guest.process = first
+
+
 def test_the_same_run_the_same_process_another_version(tmp_path: Path, disk: Disk) -> None:
     with guest_of(disk, tmp_path).started() as guest:
         before = guest.control().wait_app("db", lambda status: status.phase == "running")

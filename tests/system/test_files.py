@@ -323,7 +323,7 @@ class TestLock:
         path = str(tmp_path / "lock")
         script = (
             "import sys, time; from cmappd.system import files\n"
-            "fd = files.lock(sys.argv[1]); print('held', flush=True); time.sleep(60)\n"
+            "fds = files.lock(sys.argv[1]); print('held', flush=True); time.sleep(60)\n"
         )
         command = [sys.executable, "-c", script, path]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
@@ -334,9 +334,26 @@ class TestLock:
                 files.lock(path)
             assert os.listdir("/proc/self/fd") == before
             holder.kill()
-        fd = files.lock(path)
+        fds = files.lock(path)
         assert Path(path).read_text() == f"{os.getpid()}\n"
-        os.close(fd)
+        for fd in fds:
+            os.close(fd)
+
+    @pytest.mark.parametrize("earlier", [False, True])
+    def test_it_holds_when_its_file_is_gone(self, earlier: bool, tmp_path: Path) -> None:
+        """Also where an earlier version, which locked the file alone, has passed that on."""
+        path = str(tmp_path / "lock")
+        fds = files.lock(path)
+        if earlier:
+            os.close(fds.pop())
+            fds = files.lock(path, fds)
+        os.unlink(path)
+        with pytest.raises(ConfigError, match="uses this state directory"):
+            files.lock(path)
+        os.close(fds.pop())
+        again = files.lock(path)
+        for fd in (*fds, *again):
+            os.close(fd)
 
     def test_no_directory(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot lock"):
