@@ -50,7 +50,9 @@ from cmappd.core.ownership import Presence
 from cmappd.core.state import Goal, Phase
 
 LEASE, STOP = 4.0, 1.0  # so that a poll is due each second
-WITHIN = ends_within(LEASE, STOP, has_after=False)
+# Seconds after the last word of its manager in which the application may run, whatever the guest
+# says: the lease, stop.timeout, and one for SIGKILL to take effect; stop.after has as long again.
+LATEST, LATEST_AFTER = 6.0, 7.0
 STEP = 1.0  # seconds of the host's clock in which the network does not change its mind
 LONG_AGO = 20.0  # seconds; what is older makes no difference any more
 GIVEN_UP = (reasons.LOST, reasons.UNREACHABLE, reasons.PROTOCOL, reasons.DENIED)
@@ -104,8 +106,19 @@ class Rules:
 
     lost_after: float
     credulous: bool = False
+    has_after: bool = False  # there is a stop.after
     event: str = ""  # what happens besides, once and at any time, or not at all
     rate: float = (1 - RATE) / (1 + RATE)  # of the guest's clock, seen from the host's
+
+    @property
+    def latest(self) -> float:
+        """When it has ended, after the last word of its manager."""
+        return LATEST_AFTER if self.has_after else LATEST
+
+    @property
+    def within(self) -> float:
+        """What the guest says of that."""
+        return ends_within(LEASE, STOP, has_after=self.has_after)
 
     def first(self) -> World:
         lost_after, terms = self.lost_after, Terms("db", "test", "i")
@@ -135,24 +148,24 @@ def guest_hears(world: World, link: Link, message: Message, rules: Rules) -> tup
         world = replace(world, owner_there=presence.since)
         if message.start and not world.started:
             world = replace(world, runs=True, started=True)
-        reply = State(message.seq, status(world), "b", "e")
+        reply = State(message.seq, status(world, rules), "b", "e")
     elif isinstance(message, Poll):
         if world.owner_there is not None:
             world = replace(world, owner_there=max(world.owner_there, presence.since))
-        reply = State(message.seq, status(world), "b", "e")
+        reply = State(message.seq, status(world, rules), "b", "e")
     elif isinstance(message, Stop):
         if world.runs and world.ends is None:
-            world = replace(world, ends=now + WITHIN - LEASE)
-        reply = State(0, status(world), "b", "e")
+            world = replace(world, ends=now + rules.latest - LEASE)
+        reply = State(0, status(world, rules), "b", "e")
     presence.answered(reply.seq, now)
     return world, replace(link, presence=presence, to_host=(*link.to_host, reply))
 
 
-def status(world: World) -> AppStatus:
+def status(world: World, rules: Rules) -> AppStatus:
     phase = Phase.STOPPING if world.ends is not None else Phase.RUNNING
     phase = phase if world.runs else Phase.STOPPED
     goal = Goal.UP if phase is Phase.RUNNING else Goal.DOWN
-    return AppStatus("db", goal, phase, run="r", lease=LEASE, ends_within=WITHIN)
+    return AppStatus("db", goal, phase, run="r", lease=LEASE, ends_within=rules.within)
 
 
 def guest_ages(world: World, rules: Rules) -> World:
@@ -161,7 +174,7 @@ def guest_ages(world: World, rules: Rules) -> World:
     if world.runs and world.ends is None:
         assert world.owner_there is not None
         if now >= world.owner_there + LEASE:
-            world = replace(world, ends=world.owner_there + WITHIN)
+            world = replace(world, ends=world.owner_there + rules.latest)
     if world.runs and world.ends is not None and now >= world.ends:
         world = replace(world, runs=False)
     return world
@@ -368,7 +381,12 @@ def carried(world: World, rules: Rules, word: str) -> World:
     return next(one for one in successors(world, rules) if one.history[-1] == word)
 
 
-SAFE = least_lost_after(WITHIN) + 1e-6  # so that nothing depends on how a float is rounded
+def safe(*, has_after: bool) -> float:
+    """What a manager takes for enough; and so much that nothing depends on a float's rounding."""
+    return least_lost_after(ends_within(LEASE, STOP, has_after=has_after)) + 1e-6
+
+
+SAFE = safe(has_after=False)
 
 
 @pytest.fixture(autouse=True)
@@ -381,6 +399,11 @@ def whole_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("rate", [(1 - RATE) / (1 + RATE), 1.0, (1 + RATE) / (1 - RATE)])
 def test_there_never_is_a_second_copy(rate: float) -> None:
     assert list(second_copies(Rules(SAFE, rate=rate))) == []
+
+
+def test_there_is_none_while_stop_after_runs() -> None:
+    assert list(second_copies(Rules(safe(has_after=True), has_after=True))) == []
+    assert next(second_copies(Rules(SAFE, has_after=True)), None)
 
 
 @pytest.mark.timeout(300)
