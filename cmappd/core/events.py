@@ -160,6 +160,13 @@ class Notified:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """The stop signal was sent."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """Nothing is left of the tree: the run's, or that of ``stop.after``."""
 
@@ -209,6 +216,7 @@ Event = (
     | Exited
     | Killed
     | MainFound
+    | Asked
     | Gone
     | Notified
     | Checked
@@ -253,7 +261,7 @@ class FindMain:
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    """Send the stop signal: to the main process, or to the ``whole`` tree."""
+    """Send the stop signal: to the main process, or to the ``whole`` tree; answered by Asked."""
 
     run: str
     whole: bool

@@ -23,6 +23,9 @@ goals               the goal is DOWN in STOPPED and FAILED, UP in WAITING, START
 checks              one that could not be made changes nothing but when the next is due;
                     at most one health check is under way; while it starts or runs with a
                     health command, one is due or under way, and without, none is due
+asks                what is STOPPING, and will be killed, was sent the stop signal, or its
+                    stop.command was launched, also where cmappserver died before that; and what
+                    is known to have been sent is not sent again
 signals             the stop signal and SIGKILL go to the live run only, once it has a
                     process, and to the whole tree when the main process has ended; what
                     is launched while it is being ended is told so
@@ -77,6 +80,7 @@ from cmappd.core import lifecycle
 from cmappd.core.config import Application, Resources
 from cmappd.core.events import (
     Action,
+    Asked,
     Awaited,
     Check,
     Checked,
@@ -243,6 +247,7 @@ class World:
     # Its processes that were launched have ended, others live; or nobody lives, and who asks
     # to signal them is told that they are gone.
     left: str | None = None
+    asked: str | None = None  # this run was sent the stop signal, or stop.command was launched
     behind: str | None = None  # what stop.after has left of itself lives
     required: str | None = None  # it has asked for what this run requires
     checking: str | None = None  # a health check of it is under way
@@ -299,7 +304,8 @@ def obey(world: World, app: App, action: Action) -> World:
                 own = run if part is Part.MAIN else None
                 assert replace(world, left=None).is_empty, "never_two"
                 assert world.left in (None, own), "never_two"
-            return replace(world, spawning=(run, part))
+            asked = run if part is Part.STOP else world.asked
+            return replace(world, spawning=(run, part), asked=asked)
         case FindMain(run):
             assert run == live == world.left, "searches"
             assert world.main is None, "searches"
@@ -314,7 +320,7 @@ def obey(world: World, app: App, action: Action) -> World:
             assert app.run is not None
             assert app.run.launched, "signals"
             assert whole == (app.definition.stop.tree or world.main is None), "signals"
-            return replace(world, left=run) if world.is_empty else world
+            return replace(world, asked=run, left=run if world.is_empty else world.left)
         case Destroy(run):
             assert run == live, "signals"
             assert app.run is not None
@@ -352,6 +358,8 @@ def advance(state: State, event: Event, later: float | None = None) -> State:
         world = obey(world, after, action)
     if after.phase is not Phase.WAITING:
         world = replace(world, required=None)
+    if not is_to_be_asked(after):
+        world = replace(world, asked=None)
     if after.phase not in CHECKED or after.run is None or after.run.id != world.checking:
         world = replace(world, checking=None)
     world = replace(world, restarts=_restarts(before, after, event, world, now))
@@ -359,6 +367,14 @@ def advance(state: State, event: Event, later: float | None = None) -> State:
     state = replace(state, app=after, world=world, now=now)
     state_holds(state)
     return state
+
+
+def is_to_be_asked(app: App) -> bool:
+    """Whether it is being ended, and has a process that could heed that."""
+    run = app.run
+    if run is None or app.phase is not Phase.STOPPING:
+        return False
+    return run.launched and run.part is not Part.AFTER and not run.yielding
 
 
 def _ended(before: App, after: App) -> bool:
@@ -555,6 +571,8 @@ def state_holds(state: State) -> None:
         assert world.required == run.id, "requires"
     if run is not None and run.yielding:
         assert app.phase is Phase.STOPPING, "yields"
+    if run is not None and is_to_be_asked(app):
+        assert world.asked == run.id, "asks"
     if run is None and app.serial:
         assert app.last is not None, "accounted_for"
         assert app.last.run == f"db.e.{app.serial}", "accounted_for"
@@ -640,6 +658,8 @@ def answered(world: World, app: App) -> Iterator[Event]:
             yield Exited(run, status, empty=False, part=part)
             if world.main is None:
                 yield Exited(run, status, empty=True, part=part)
+    if world.asked is not None:
+        yield Asked(world.asked)
     if world.left is not None and not (world.main or world.helper or world.spawning):
         yield Gone(world.left)
         if app.run is not None and app.run.searching:
@@ -701,7 +721,14 @@ def crash(state: State) -> State | None:
     if state.app.run is None:
         return None
     app = lifecycle.resume(state.app, state.now)
-    after = replace(state, app=app, world=replace(state.world, checking=None))
+    # What is not known to have been sent may not have been: it died before.
+    known = state.app.run.asked or state.app.run.asking
+    world = replace(state.world, checking=None, asked=state.world.asked if known else None)
+    again = [one for one in lifecycle.pending(app) if isinstance(one, Terminate)]
+    assert not (again and known), "asks"
+    for action in again:
+        world = obey(world, app, action)
+    after = replace(state, app=app, world=world)
     state_holds(after)
     return after
 
@@ -727,6 +754,7 @@ def earlier_words(state: State) -> Iterator[Event]:
         yield NotLaunched(run, "")
         yield Exited(run, ExitStatus(code=1), True)
         yield Killed(run, 1)
+        yield Asked(run)
         yield Gone(run)
         yield Gone(run, Part.AFTER)
         yield MainFound(run, 1)
@@ -758,7 +786,7 @@ def _run_key(app: App, now: float) -> object:
     run = app.run
     if run is None:
         return None
-    steps = run.kind, run.part, run.launched, run.searching, run.asking, run.yielding
+    steps = run.kind, run.part, run.launched, run.searching, run.asking, run.yielding, run.asked
     ended = (
         *steps,
         run.socket,

@@ -58,6 +58,27 @@ def test_a_stop_command_under_way_is_waited_for(tmp_path: Path) -> None:
         wait_for(lambda: log.read_text() == "trapped\ntold\n")
 
 
+@pytest.mark.parametrize("noted", [False, True])
+def test_the_stop_signal_is_sent_where_nobody_noted_that_it_was(
+    noted: bool, tmp_path: Path
+) -> None:
+    """Its time to end was over while no cmappserver was there."""
+    traps = "trap 'echo told; exit 3' TERM; echo trapped"
+    script = f"{traps}; while :; do sleep 0.02; done"
+    log = tmp_path / "db.log"
+    with Guest(tmp_path, shell("db", script, autostart=True)).started() as guest:
+        running(guest)
+        wait_for(lambda: log.exists() and log.read_text() == "trapped\n")
+        guest.kill()
+        kept = json.loads(record(guest).read_text())
+        kept["run"] |= {"ending": "operator", "asked": noted}
+        kept |= {"goal": "down", "phase": "stopping", "deadline": time.monotonic()}
+        record(guest).write_text(json.dumps(kept))
+        guest.start()
+        guest.control().wait_app("db", lambda status: status.phase == "stopped")
+        wait_for(lambda: log.read_text() == ("trapped\n" if noted else "trapped\ntold\n"))
+
+
 def test_a_stop_command_that_has_ended_meanwhile_is_followed_by_the_signal(tmp_path: Path) -> None:
     go = tmp_path / "go"
     stop = {"command": ["/bin/sh", "-c", waiting_for(go)], "timeout": "20s"}

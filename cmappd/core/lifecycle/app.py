@@ -39,6 +39,7 @@ class Run(Struct, frozen=True):
     limit: float | None = None  # of a daemon, to have found its place: forks do not prolong it
     searching: bool = False  # its command has daemonised; the main process is being looked for
     asking: bool = False  # stop.command is under way
+    asked: bool = False  # it was asked to end: by stop.command, or the stop signal was sent
     yielding: bool = False  # it is asked to end when those that require it have ended
     pid: int | None = None  # of the main process, once that is known; a oneshot has none
     ending: Cause | None = None  # why it is being ended, if it is

@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from cmappd.core.events import (
+    Asked,
     Destroy,
     Event,
     Kill,
@@ -28,7 +29,7 @@ def end(app: App, cause: Cause, detail: str, now: float) -> Step:
     app = enter(app, Phase.STOPPING, now + app.definition.stop.timeout, run)
     if command:
         return app, (Spawn(run.id, Part.STOP),)
-    return app, (termination(app, run),) if run.launched else ()
+    return ask(app) if run.launched else (app, ())
 
 
 def stop(app: App, event: Stop, now: float) -> Step:
@@ -103,10 +104,24 @@ def stop_failed(app: App, _event: Stop | Kill, _now: float) -> Step:
     return enter(app, Phase.STOPPED, None, None), ()
 
 
-def termination(app: App, run: Run) -> Terminate:
+def ask(app: App) -> Step:
     """The stop signal: to the main process, or to all where there is none or that is asked for."""
+    run = live_run(app)
     alone = run.pid is not None and run.status is None
-    return Terminate(run.id, whole=app.definition.stop.tree or not alone)
+    app = replace(app, run=replace(run, asked=False))
+    return app, (Terminate(run.id, whole=app.definition.stop.tree or not alone),)
+
+
+def asked(app: App, _event: Asked, _now: float) -> Step:
+    return replace(app, run=replace(live_run(app), asked=True)), ()
+
+
+def is_owed_signal(app: App) -> bool:
+    """Whether it is to end, and nobody knows that it was asked to: not by this supervisor."""
+    run = app.run
+    if run is None or app.phase is not Phase.STOPPING or run.part is Part.AFTER:
+        return False
+    return run.launched and not (run.asked or run.asking or run.yielding)
 
 
 def _ended_by(run: Run, event: Stop | Kill | Restart) -> Run:

@@ -20,7 +20,7 @@ from cmappd.core.events import (
     TimedOut,
 )
 from cmappd.core.lifecycle.app import App, Run, Step, enter, last_outcome, live_run
-from cmappd.core.lifecycle.ending import destroy, termination
+from cmappd.core.lifecycle.ending import ask, destroy
 from cmappd.core.lifecycle.health import plan_check
 from cmappd.core.lifecycle.starting import as_defined, launch, starting
 from cmappd.core.state import REQUESTED, Cause, ExitStatus, Goal, Outcome, Part, Phase
@@ -158,7 +158,7 @@ def _clear(app: App, empty: bool, now: float) -> Step:
         return app, ()
     if app.phase is not Phase.STOPPING:
         app = enter(app, Phase.STOPPING, now + app.definition.stop.timeout, run)
-    return app, (termination(app, run),)
+    return ask(app)
 
 
 def _asked(app: App, event: Exited, now: float) -> Step:
@@ -167,15 +167,15 @@ def _asked(app: App, event: Exited, now: float) -> Step:
     if event.empty:
         return tree_gone(app, now)
     run = live_run(app)
-    helped = event.status.code == 0 and run.pid is not None and run.status is None
-    return app, () if helped else (termination(app, run),)
+    if event.status.code == 0 and run.pid is not None and run.status is None:
+        return replace(app, run=replace(run, asked=True)), ()
+    return ask(app)
 
 
 def _not_asked(app: App) -> Step:
     run = replace(live_run(app), asking=False)
     app = replace(app, run=run)
-    action = Destroy(run.id) if app.phase is Phase.KILLING else termination(app, run)
-    return app, (action,)
+    return (app, (Destroy(run.id),)) if app.phase is Phase.KILLING else ask(app)
 
 
 # The run is over ---------------------------------------------------------------------

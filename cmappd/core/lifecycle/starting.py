@@ -15,7 +15,7 @@ from cmappd.core.events import (
     TimedOut,
 )
 from cmappd.core.lifecycle.app import App, Run, Step, enter, live_run, readiness
-from cmappd.core.lifecycle.ending import end, termination
+from cmappd.core.lifecycle.ending import ask, end
 from cmappd.core.lifecycle.health import plan_check
 from cmappd.core.lifecycle.notice import ready_if_said
 from cmappd.core.lifecycle.watchdog import ready
@@ -120,7 +120,7 @@ def launched_too_late(app: App, event: Launched, now: float) -> Step:
         return app, (Destroy(run.id),)
     if run.yielding or event.part not in (Part.START, Part.MAIN):
         return app, ()
-    return app, (termination(app, run),)
+    return ask(app)
 
 
 def main_found(app: App, event: MainFound, now: float) -> Step:

@@ -28,6 +28,7 @@ from msgspec.structs import replace
 
 from cmappd.core.events import (
     Action,
+    Asked,
     Awaited,
     CheckDue,
     Checked,
@@ -65,7 +66,7 @@ from cmappd.core.lifecycle import (
     starting,
     watchdog,
 )
-from cmappd.core.lifecycle.app import App, Step, is_up
+from cmappd.core.lifecycle.app import App, Step, enter, is_up
 from cmappd.core.state import Announced, Goal, Phase
 
 Cell = Callable[[App, Any, float], Step]
@@ -113,6 +114,7 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
     (P.STOPPING, NotLaunched): over.not_launched,
     (P.STOPPING, TimedOut): ending.stop_timed_out,
     (P.STOPPING, Exited): over.exited_stopping,
+    (P.STOPPING, Asked): ending.asked,
     (P.STOPPING, Gone): over.gone,
     (P.STOPPING, Notified): notice.notified_stopping,
     (P.STOPPING, Start): starting.want_up,
@@ -164,7 +166,8 @@ def resume(app: App, now: float, *, heard: bool = False) -> App:
 
     What it said while nobody was there is lost, and was refused to it, unless all was ``heard``.
     So the time of its watchdog begins anew; and of one that was starting nobody knows whether it
-    has said that it is ready.
+    has said that it is ready. What may not have heard that it is to end has its time to end anew,
+    unless another guest counts on its end.
     """
     if app.phase is Phase.BACKOFF:
         return _resume_waiting(app, now)
@@ -180,6 +183,8 @@ def resume(app: App, now: float, *, heard: bool = False) -> App:
         app, _ = starting.wait(app, run, now)
     if app.phase is Phase.STARTING:
         app = starting.starting(app, run, now)
+    if ending.is_owed_signal(app) and app.definition.manager.on_lost != "stop":
+        app = enter(app, Phase.STOPPING, now + app.definition.stop.timeout, run)
     app = watchdog.rewind(app, now)
     if is_up(app):
         app = health.plan_check(app, now, run.chance)
@@ -195,14 +200,17 @@ def _resume_waiting(app: App, now: float) -> App:
 
 
 def pending(app: App) -> tuple[Action, ...]:
-    """What it has asked of other applications, for its next supervisor to ask again."""
+    """What was asked of other applications, and of itself where it may not have heard that, for
+    its next supervisor to ask again.
+    """
     if app.run is None:
         return ()
     if app.phase is Phase.WAITING:
         return (Require(app.run.id, app.definition.requires),)
+    actions: tuple[Action, ...] = ()
     if app.goal is Goal.DOWN and app.run.ending is not None:
-        return (StopDependants(app.run.ending),)
-    return ()
+        actions = (StopDependants(app.run.ending),)
+    return (*actions, *ending.ask(app)[1]) if ending.is_owed_signal(app) else actions
 
 
 def wake(app: App) -> float | None:

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 
 from cmappd.core.config import Application
-from cmappd.core.events import Event, Launched, MainFound, Notified, NotLaunched
+from cmappd.core.events import Asked, Event, Launched, MainFound, Notified, NotLaunched
 from cmappd.core.lifecycle import App
 from cmappd.core.lifecycle.app import CHECKED_PHASES, is_up
 from cmappd.core.sd_notify import Notification
@@ -188,6 +188,7 @@ class Runner:
     def terminate(self, run: str, definition: Application, *, whole: bool) -> None:
         """Send the stop signal to the main process, or to all of the tree."""
         self.world.forest.signal(run, signal.Signals[definition.stop.signal], whole=whole)
+        self.post(Asked(run))
         self.deaths.settle_or_linger(run)
 
     def destroy(self, run: str) -> None:
