@@ -39,7 +39,7 @@ class Reader:
         except CmappdError as error:
             self._send(Refused(message.seq, "usage", str(error)))
             return
-        texts = _texts(message, text, output.elsewhere)
+        texts = _texts(message, text, output)
         if message.follow:
             self._send(*texts)
             self._follow(message, output)
@@ -92,9 +92,14 @@ class Reader:
         self._send(Refused(seq, "unknown-app", text))
 
 
-def _texts(message: Logs, text: str, elsewhere: str) -> Iterator[Text]:
-    if elsewhere:
-        remark = f"the log of {message.app} goes {elsewhere}; this is the end of it, as far as "
+def _texts(message: Logs, text: str, output: Output) -> Iterator[Text]:
+    if output.problem:
+        remark = f"the log of {message.app} cannot be written: {output.problem}"
+        yield Text(message.seq, remark, remark=True)
+    if output.elsewhere:
+        remark = (
+            f"the log of {message.app} goes {output.elsewhere}; this is the end of it, as far as "
+        )
         yield Text(message.seq, f"{remark}cmappserver has kept it since it started", remark=True)
     for at in range(0, len(text), PIECE):
         yield Text(message.seq, text[at : at + PIECE])

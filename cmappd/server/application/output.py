@@ -28,7 +28,7 @@ Listener = Callable[[bytes], None]
 class Output:
     """Opened with the first launch, and kept until the application leaves."""
 
-    __slots__ = ("_capture", "_listeners", "_log", "_name", "_settings", "_world")
+    __slots__ = ("_capture", "_listeners", "_log", "_name", "_settings", "_told", "_world")
 
     def __init__(self, world: World, name: str) -> None:
         self._world = world
@@ -37,6 +37,7 @@ class Output:
         self._log: Log | None = None
         self._capture: Capture | None = None
         self._listeners: dict[Listener, Callable[[], None]] = {}
+        self._told = ""  # the last problem that the log of cmappserver tells of
 
     @property
     def fifo(self) -> str:
@@ -77,9 +78,18 @@ class Output:
         return log.tail(lines, limit, self._capture.waiting() if log.pause else b"")
 
     def look(self) -> None:
-        """Where the log could not be written, try again: maybe nothing comes that would do so."""
+        """Where the log could not be written, try again: maybe nothing comes that would do so.
+
+        That it cannot be, and that it can again, is told in the log of cmappserver.
+        """
         if self._capture is not None and (self.problem or self.dropped):
             self._capture.drain()
+        told, self._told = self._told, self.problem
+        log = self._world.log_of(self._name)
+        if self._told and not told:
+            log.warning("its log cannot be written: %s", self._told)
+        elif told and not self._told:
+            log.warning("its log is written again; %d lines were lost until now", self.dropped)
 
     @property
     def elsewhere(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from cmappd.core.config import Application
 from cmappd.core.config.schema import Log
 from cmappd.server.application.output import Output
-from tests.server.ground import ground
+from tests.server.ground import ground, until
 
 
 def definition(**log: object) -> Application:
@@ -86,3 +86,30 @@ def test_what_no_log_could_tell_is_told_at_the_end(tmp_path: Path) -> None:
 
     told = "2 lines (8 bytes) were dropped: No space left on device"
     assert f"WARNING db: its log could not tell that {told}" in asyncio.run(play())
+
+
+def test_that_a_log_cannot_be_written_is_told_once_and_so_is_its_end(tmp_path: Path) -> None:
+    async def play() -> list[str]:
+        async with ground(tmp_path, "") as found:
+            output, path = Output(found.world, "db"), tmp_path / "away" / "db.log"
+            fd = output.writer(definition(path=str(path)))
+            os.write(fd, b"one\n")
+            for _ in range(3):
+                output.look()
+            told = list(found.lines)
+            path.parent.mkdir()
+
+            def is_written() -> bool:
+                output.look()
+                return path.exists()
+
+            await until(is_written)
+            output.look()
+            os.close(fd)
+            output.close(remove=True)
+        return told + found.lines
+
+    first, again, end = asyncio.run(play())
+    assert first == again
+    assert f"its log cannot be written: cannot open {tmp_path}/away/db.log" in first
+    assert "its log is written again" in end
