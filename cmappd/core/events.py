@@ -176,7 +176,10 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A health check has ended; None: it could not be made, and nothing is known."""
+    """A health check has ended; None: it could not be made, and nothing is known.
+
+    ``detail`` is the end of the sentence "its health check ...".
+    """
 
     run: str
     passed: bool | None
@@ -283,9 +286,12 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Conclude:
-    """It has ended for good: this is the result to deliver."""
+    """It has ended for good: this is the result to deliver. Of a run that was not ``launched``
+    nothing is in the log.
+    """
 
     outcome: Outcome
+    launched: bool = True
 
 
 Action = Require | StopDependants | Spawn | FindMain | Terminate | Destroy | Check | Conclude

@@ -34,6 +34,7 @@ from cmappd.core.lifecycle import App, Run
 from cmappd.core.state import Cause, ExitStatus, Goal, Health, Outcome, Part, Phase
 from tests.core.definitions import definition, fresh, health
 
+UNWELL = "unhealthy: its health check gave no answer"
 FIRST, SECOND, THIRD = "db.e.1", "db.e.2", "db.e.3"
 CODE_0, CODE_1 = ExitStatus(code=0), ExitStatus(code=1)
 
@@ -63,7 +64,7 @@ class Life:
         due = self.run.check_due
         assert due is not None
         assert self.time_is(due) == (Check(self.run.id),)
-        return self.at(due, Checked(self.run.id, passed, "no answer"))
+        return self.at(due, Checked(self.run.id, passed, "gave no answer"))
 
     @property
     def run(self) -> Run:
@@ -270,7 +271,7 @@ def test_stop_of_what_is_ending_as_unhealthy_is_a_requested_stop() -> None:
     life.at(151.0, Exited(FIRST, CODE_1, empty=True))
     assert life.phase() is Phase.STOPPED
     assert life.outcome.cause is Cause.MANAGER
-    assert life.outcome.detail == "unhealthy: no answer"
+    assert life.outcome.detail == UNWELL
 
 
 def test_stop_of_what_is_left_of_a_crash_says_both() -> None:
@@ -484,7 +485,7 @@ def test_unhealthy_after_consecutive_failures_ends_the_run() -> None:
     assert life.phase() is Phase.RUNNING
     assert life.check_says(passed=False) == (Terminate(FIRST, whole=False),)
     life.at(300.0, Exited(FIRST, CODE_0, empty=True))
-    assert life.outcome == Outcome(FIRST, Cause.UNHEALTHY, CODE_0, False, "unhealthy: no answer")
+    assert life.outcome == Outcome(FIRST, Cause.UNHEALTHY, CODE_0, False, UNWELL)
     assert life.phase() is Phase.FAILED
 
 

@@ -50,7 +50,7 @@ def checked(app: App, event: Checked, now: float) -> Step:
     app = replace(app, run=replace(run, health=Health.UNHEALTHY))
     if health.action == "report" or app.maintenance is not None:
         return plan_check(app, now, 1), ()
-    return end(app, Cause.UNHEALTHY, f"unhealthy: {event.detail}", now)
+    return end(app, Cause.UNHEALTHY, f"unhealthy: its health check {event.detail}", now)
 
 
 def _passed(app: App, now: float) -> App:

@@ -226,10 +226,11 @@ def _apply_policy(app: App, outcome: Outcome, now: float) -> Step:
 
 def conclude(app: App, outcome: Outcome) -> Step:
     """It comes to rest: FAILED when that was neither asked for nor a success."""
+    launched = app.run is None or app.run.launched
     wanted = outcome.success or outcome.cause in REQUESTED
     phase = Phase.STOPPED if wanted else Phase.FAILED
     app = enter(replace(app, goal=Goal.DOWN, last=outcome), phase, None, None)
-    return app, (Conclude(outcome),)
+    return app, (Conclude(outcome, launched),)
 
 
 def stop_waiting(app: App, event: Stop | Kill, _now: float) -> Step:

@@ -106,7 +106,7 @@ def _in_a_line(result: ProbeResult) -> str:
     """How it came out, and the end of what it printed."""
     words = " ".join(result.output.split())
     end = words if len(words) <= SUMMARY else f"...{words[-SUMMARY:]}"
-    text = f"{result.detail}: {end}" if end else result.detail
+    text = f"its health check {result.detail}" + (f": {end}" if end else "")
     return "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 

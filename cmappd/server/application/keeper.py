@@ -39,9 +39,10 @@ class Keeper:
         try:
             self._world.store.save(self._record(app, custody, runner, notes))
         except OSError as error:
-            if not notes.unsaved:
-                self._world.log_of(app.name).error("cannot keep its record: %s", error.strerror)
-            notes.unsaved = f"cannot keep its record: {error.strerror}"
+            where, told = self._world.state_directory, notes.unsaved
+            notes.unsaved = f"cannot keep its record in {where}: {error.strerror}"
+            if not told:
+                self._world.log_of(app.name).error("%s", notes.unsaved)
             return
         notes.unsaved = ""
         self._saved = durable

@@ -76,7 +76,8 @@ def _waits(app: App) -> list[Line]:
     if run is not None and app.phase is Phase.WAITING and run.detail:
         return [Line(f"waits for {run.detail}", INFO)]
     if run is not None and run.yielding:
-        return [Line(f"stops when those that require it have ended (run {run.id})", INFO)]
+        why = _ending(run)
+        return [Line(f"{why}, when those that require it have ended (run {run.id})", INFO)]
     return []
 
 
@@ -114,12 +115,20 @@ def _stopping(run: Run, app: App, left: str) -> Line:
         return Line(f"nothing is left of it; stop.after runs (run {run.id})", INFO)
     if run.status is None or run.ending not in (None, Cause.OUT_OF_MEMORY):
         why = f": {run.detail}" if run.detail else ""
-        severity = INFO if run.ending in REQUESTED else WARNING
-        return Line(f"stopping ({named(run)}); SIGKILL follows in {left}{why}", severity)
+        asked = run.ending in REQUESTED and run.ending is not Cause.LEASE
+        text = f"{_ending(run)} ({named(run)}); SIGKILL follows in {left}{why}"
+        return Line(text, INFO if asked else WARNING)
     well = policy.succeeded(Cause.EXIT, run.status, app.definition.restart.success_codes)
     how = status_text(run.status) or "nobody knows how"
     text = f"its main process has ended, {how}; stopping what is left (run {run.id})"
     return Line(f"{text}; SIGKILL follows in {left}", INFO if well else WARNING)
+
+
+def _ending(run: Run) -> str:
+    """That it stops, and who asked for that, or what did; of a failure the detail says more."""
+    if run.ending not in REQUESTED:
+        return "stopping"
+    return cause_text(run.ending).replace("stopped", "stopping", 1)
 
 
 def named(run: Run) -> str:

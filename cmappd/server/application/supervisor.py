@@ -261,8 +261,9 @@ class Supervisor:
                 self.runner.destroy(run)
             case Check(run):
                 self.runner.checks.start(run, definition)
-            case Conclude(outcome):
-                texts = self.runner.checks.output, self.runner.output.tail()
+            case Conclude(outcome, launched):
+                tail = self.runner.output.tail() if launched else ""
+                texts = self.runner.checks.output, tail
                 self.custody.conclude(Ended(0, self.app.name, outcome, *texts))
                 self._deliver()
 

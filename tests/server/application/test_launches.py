@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from cmappd.core.messages import Done, Refused
-from cmappd.core.state import Health, Phase
+from cmappd.core.state import Cause, Health, Phase
 from cmappd.server.application.supervisor import Supervisor
 from tests.server.application.test_commands import sh, shell, start, stop
-from tests.server.ground import Ground, play, until
+from tests.server.ground import Ground, Recorder, play, until
 from tests.system.services import Service, answer, page
 
 
@@ -36,6 +36,25 @@ def shows(folder: Path, command: str, **keys: Any) -> str:
 
 
 # With what ---------------------------------------------------------------------------
+
+
+def test_what_was_never_launched_has_left_no_line_in_the_log(tmp_path: Path) -> None:
+    file = tmp_path / "environment"
+    file.write_text("A=1\n")
+
+    async def scene(_: Ground, db: Supervisor) -> None:
+        manager = Recorder("vmhost1")
+        await manager.claim(db)
+        ended = await until(lambda: db.custody.undelivered)
+        assert ended is not None
+        assert ended.log_tail == "evidence\n"
+        file.write_text("no variable\n")
+        assert isinstance(await start(db), Refused)
+        ended = await until(lambda: db.custody.undelivered)
+        assert ended is not None
+        assert (ended.outcome.cause, ended.log_tail) == (Cause.NOT_STARTED, "")
+
+    play(tmp_path, shell("echo evidence; exit 3", environment_file=str(file)), scene)
 
 
 def test_limits_hold_from_the_beginning(tmp_path: Path) -> None:

@@ -49,7 +49,28 @@ LAST: list[tuple[Application, list[Event], Line]] = [
     (
         SIMPLE,
         [Launched(RUN, 7), TimedOut(), End(Cause.OPERATOR)],
-        Line(f"stopping (run {RUN}, pid 7); SIGKILL follows in 30.0 s", INFO),
+        Line(
+            "stopping in the guest by its administrator"
+            f" (run {RUN}, pid 7); SIGKILL follows in 30.0 s",
+            INFO,
+        ),
+    ),
+    (
+        SIMPLE,
+        [Launched(RUN, 7), TimedOut(), End(Cause.LEASE)],
+        Line(
+            "stopping because no manager was heard for its lease"
+            f" (run {RUN}, pid 7); SIGKILL follows in 30.0 s",
+            WARNING,
+        ),
+    ),
+    (
+        SIMPLE,
+        [Launched(RUN, 7), TimedOut(), End(Cause.MANAGER, patience=9.0)],
+        Line(
+            f"stopping as its manager asked, when those that require it have ended (run {RUN})",
+            INFO,
+        ),
     ),
     (
         SIMPLE,
@@ -92,12 +113,13 @@ def test_an_end_that_was_asked_for_is_told_as_news() -> None:
 
 def test_why_comes_before_what() -> None:
     sick = Application(command=("/bin/db",), health=health(failures=1))
-    failed = Checked(RUN, passed=False, detail="exit code 1")
+    failed = Checked(RUN, passed=False, detail="ended with exit code 1")
     said = [*told(sick, [Begin(), Launched(RUN, 7), TimedOut(), CheckDue(), failed])]
     assert said[-2:] == [
         Line("unhealthy", WARNING),
         Line(
-            f"stopping (run {RUN}, pid 7); SIGKILL follows in 30.0 s: unhealthy: exit code 1",
+            f"stopping (run {RUN}, pid 7); SIGKILL follows in 30.0 s:"
+            " unhealthy: its health check ended with exit code 1",
             WARNING,
         ),
     ]

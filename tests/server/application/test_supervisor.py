@@ -470,7 +470,7 @@ def test_the_log_says_in_a_line_what_the_failed_check_said(tmp_path: Path) -> No
     log = play(tmp_path, stanza("db", "/bin/sleep", "600", health=health), scene)
     (line,) = [line for line in log if "unhealthy" in line]
     head, end = line.split("ended with exit code 3: ...")
-    assert head.endswith("unhealthy: ")
+    assert head.endswith("unhealthy: its health check ")
     assert end.endswith("199 200 no \ufffd[31mspace")
     assert len(end) == SUMMARY
 
