@@ -14,7 +14,8 @@ import pytest
 
 from cmappd.core.state import ExitStatus
 from cmappd.errors import LaunchError
-from cmappd.system.proc import Identity, exists, read_stat
+from cmappd.system import process
+from cmappd.system.proc import Identity, children, exists, read_stat
 from cmappd.system.process import Launch, become_supervisor, held, launch, send
 
 from .conftest import Scripts, open_files, until
@@ -372,3 +373,18 @@ def test_a_program_that_is_held_never_begins_where_the_block_does_not_come_to_it
         raise ZeroDivisionError
     assert reaped(process.pid).code not in (0, 3)
     assert not (tmp_path / "begun").exists()
+
+
+def test_who_cannot_be_seen_after_the_launch_is_no_more(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starved(_pid: int) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    before = set(children(os.getpid()))
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "read_stat", starved)
+        with pytest.raises(LaunchError, match="Too many open files"):
+            launch(scripts.launch("/bin/sleep", "600"))
+    (pid,) = set(children(os.getpid())) - before
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from cmappd.core.messages import Done, Refused, Restart
+from cmappd.core.messages import Done, Refused, Restart, Start
 from cmappd.core.state import Announced, Cause, Health, Phase
 from cmappd.server.application.supervisor import Supervisor
+from cmappd.server.shared.items import Said
 from cmappd.system.proc import read_stat
 from tests.server.application.test_commands import start, stop
+from tests.server.application.test_starved import descriptors
 from tests.server.ground import Ground, Recorder, play, until
 from tests.server.harness import stanza
 
@@ -349,3 +351,27 @@ def test_words_that_wait_to_be_read_are_heard_before_the_time_is_over(
         assert db.app.phase is Phase.RUNNING
 
     play(tmp_path, puppet.stanza(start=NOTIFY, health={"watchdog": "300ms"}), scene)
+
+
+@pytest.mark.parametrize("free", [0, 1])
+def test_a_child_is_heard_and_followed_though_nobody_can_be_looked_at(
+    free: int, puppet: Puppet, tmp_path: Path
+) -> None:
+    async def scene(_: Ground, db: Supervisor) -> None:
+        admin = Recorder("uid 0", administrator=True)
+        db.post(Said(admin, Start(admin.next(), "db")))
+        await until(lambda: db.app.run is not None and db.app.run.pid)
+        assert db.app.run is not None
+        first = db.app.run.pid
+        with descriptors(free):
+            puppet.do("os.fork() or (say('READY=1'), time.sleep(600))")
+            await until(lambda: db.app.phase is Phase.RUNNING)
+            puppet.do("child = hand_over(); say('STATUS=handed over')")
+            await until(lambda: db.status().status_text == "handed over")
+        await until(lambda: db.app.run is not None and db.app.run.pid != first)
+        assert db.app.run is not None
+        stat = read_stat(db.app.run.pid or 0)
+        assert stat is not None
+        assert stat.ppid == first
+
+    play(tmp_path, puppet.stanza(start={"ready": "notify"}), scene)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cmappd.core.messages import Done, Start, Stop
+from cmappd.core.messages import Done, Refused, Start, Stop
 from cmappd.core.state import Phase
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.shared.items import Said
 from cmappd.system.log import journal
+from cmappd.system.proc import children
 from tests.server.ground import Ground, Recorder, play, until
-from tests.server.harness import shell
+from tests.server.harness import alive, shell
 from tests.system.daemons import Journald
 
 TURNS = 50  # of the loop, in which nothing is to be said again and again
@@ -105,3 +106,29 @@ def test_who_is_to_end_is_told_later(tmp_path: Path) -> None:
         assert len([line for line in ground.lines if "cannot terminate yet" in line]) == 1
 
     play(tmp_path, shell("db", "exec sleep 600", stop={"timeout": "100s"}), scene)
+
+
+@pytest.mark.parametrize("free", range(8))
+def test_a_start_is_refused_or_watched(free: int, tmp_path: Path) -> None:
+    """A process that nobody could watch is no more: as many as are begun, so many are known."""
+    begun = tmp_path / "begun"
+
+    async def scene(_ground: Ground, db: Supervisor) -> None:
+        admin = Recorder("uid 0", administrator=True)
+        with descriptors(free):
+            db.post(Said(admin, start := Start(admin.next(), "db")))
+            await until(lambda: db.app.serial and db.app.phase is not Phase.STARTING)
+            await turns()
+        answer = await until(lambda: admin.answer(start.seq))
+        if isinstance(answer, Done):
+            assert db.app.run is not None
+            pid = db.app.run.pid or 0
+            await until(lambda: begun.exists() and begun.read_text() == f"{pid}\n")
+            assert [one for one in children(os.getpid()) if alive(one)] == [pid]
+        else:
+            assert isinstance(answer, Refused)
+            assert db.app.phase is Phase.FAILED
+            assert not [one for one in children(os.getpid()) if alive(one)]
+
+    script = f"echo $$ >>{begun}; exec sleep 600"
+    play(tmp_path, shell("db", script), scene)
