@@ -10,6 +10,7 @@ and not started twice.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -167,7 +168,7 @@ class Store:
         try:
             data = msgspec.json.encode(record)
             if os.write(fd, data) < len(data):
-                raise OSError(28, os.strerror(28))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(fd)
         os.rename(fresh, path)

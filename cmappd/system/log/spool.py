@@ -6,6 +6,7 @@ is killed loses nothing, and the next one knows where to go on.
 """
 
 import contextlib
+import errno
 import os
 import struct
 
@@ -128,7 +129,7 @@ class Spool:
         try:
             content = _HEADER.pack(_HEADER.size, *self.mark) + rest
             if os.write(fd, content) < len(content):
-                raise OSError(28, os.strerror(28))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.rename(fresh, self._path)
         except OSError:
             os.close(fd)
