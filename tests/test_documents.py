@@ -160,7 +160,8 @@ def _accepts(table: str, key: str, value: object) -> bool:
     lines += ['delay = "0s"'] if key == "max_delay" else []
     lines += ['max_delay = "365d"'] if key == "delay" else []
     lines += ['ready = "0s"'] if table.endswith("start") and key == "timeout" else []
-    parsed = parse([Source("/x.toml", "\n".join([*lines, f"{key} = {shown}"]))])
+    text = "\n".join([*lines, f"{key} = {shown}"])
+    parsed = parse("/x.toml", [Source("/x.toml", text)])
     return not parsed.problems
 
 
@@ -289,5 +290,6 @@ def test_the_readmes_configurations_are_right(block: str, tmp_path: Path) -> Non
             (tmp_path / path).touch()
         settings.load(str(file))
     else:
-        parsed = parse([Source("/etc/cmappd/cmappserver.toml", block)])
+        path = "/etc/cmappd/cmappserver.toml"
+        parsed = parse(path, [Source(path, block)])
         assert [str(problem) for problem in parsed.problems] == []

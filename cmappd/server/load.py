@@ -33,7 +33,7 @@ class Loader:
         sources, failures = self._read()
         if self._config is None and isinstance(self._unread, TransientError):
             raise self._unread
-        self._parsed = parse(sources, failures, self._parsed)
+        self._parsed = parse(self.path, sources, failures, self._parsed)
         self._config = settle(self._config, self._parsed, self._logs)
         return self._config
 

@@ -37,7 +37,7 @@ APP = '[apps.db]\ncommand = ["/bin/db"]\n'
 
 
 def parse_main(text: str) -> Parsed:
-    return parse([Source(MAIN, text)])
+    return parse(MAIN, [Source(MAIN, text)])
 
 
 def problems(text: str) -> list[str]:
@@ -719,11 +719,12 @@ def test_wrong_includes_are_none(text: str) -> None:
 
 def test_included_files_add_applications_and_managers() -> None:
     parsed = parse(
+        MAIN,
         [
             Source(MAIN, APP),
             Source("/etc/cmappd/apps.d/web.toml", '[apps.web]\ncommand=["/w"]\ndirectory="d"'),
             Source("/etc/cmappd/apps.d/managers.toml", '[managers.host]\napps=["*"]'),
-        ]
+        ],
     )
     assert parsed.problems == ()
     assert parsed.apps["web"].directory == "/etc/cmappd/apps.d/d"
@@ -733,7 +734,9 @@ def test_included_files_add_applications_and_managers() -> None:
 
 
 def test_included_files_may_not_hold_the_program() -> None:
-    parsed = parse([Source(MAIN, ""), Source("/a.toml", "[server]\n" + TLS + "[app.x]\n" + APP)])
+    parsed = parse(
+        MAIN, [Source(MAIN, ""), Source("/a.toml", "[server]\n" + TLS + "[app.x]\n" + APP)]
+    )
     message = "belongs in the main file: an included one has apps and managers only"
     assert parsed.problems == (
         Problem("/a.toml", 1, "server", message),
@@ -746,7 +749,8 @@ def test_included_files_may_not_hold_the_program() -> None:
 
 def test_an_application_in_several_files_is_defined_by_none() -> None:
     parsed = parse(
-        [Source(MAIN, "\n" + APP), Source("/a.toml", APP), Source("/b.toml", "[apps.db]\nx=1")]
+        MAIN,
+        [Source(MAIN, "\n" + APP), Source("/a.toml", APP), Source("/b.toml", "[apps.db]\nx=1")],
     )
     message = f"is defined in {MAIN}:2 too: remove one of them"
     assert parsed.problems == (
@@ -759,14 +763,14 @@ def test_an_application_in_several_files_is_defined_by_none() -> None:
 
 def test_a_manager_in_several_files_is_defined_by_none() -> None:
     text = "[managers.host]\napps = []"
-    parsed = parse([Source(MAIN, text), Source("/a.toml", text)])
+    parsed = parse(MAIN, [Source(MAIN, text), Source("/a.toml", text)])
     message = f"is defined in {MAIN}:1 too: remove one of them"
     assert parsed.problems == (Problem("/a.toml", 1, "managers.host", message),)
     assert parsed.managers == {}
 
 
 def test_a_file_given_twice_counts_once() -> None:
-    assert parse([Source(MAIN, APP), Source(MAIN, APP)]).problems == ()
+    assert parse(MAIN, [Source(MAIN, APP), Source(MAIN, APP)]).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -781,7 +785,7 @@ def test_a_file_given_twice_counts_once() -> None:
     ],
 )
 def test_a_file_that_is_not_toml(text: str, line: int, message: str) -> None:
-    parsed = parse([Source(MAIN, APP), Source("/a.toml", text)])
+    parsed = parse(MAIN, [Source(MAIN, APP), Source("/a.toml", text)])
     (problem,) = parsed.problems
     assert problem[:3] == ("/a.toml", line, "")
     assert problem.message.startswith(f"cannot read this as TOML: {message}")
@@ -805,7 +809,7 @@ def test_a_number_with_too_many_digits_is_not_read() -> None:
 
 def test_failures_are_unreadable_files() -> None:
     failure = Problem(MAIN, None, "", "cannot read this: permission denied")
-    parsed = parse([], [failure])
+    parsed = parse(MAIN, [], [failure])
     assert str(failure) == f"{MAIN}: cannot read this: permission denied"
     assert parsed.problems == (failure,)
     assert parsed.unreadable == {MAIN}
@@ -830,7 +834,9 @@ def test_what_did_not_change_is_taken_from_before() -> None:
     web = '[apps.web]\ncommand = ["/web"]\n'
     before = parse_main(APP + web)
 
-    after = parse([Source(MAIN, "[server]\n" + APP + web.replace("/web", "/new"))], (), before)
+    after = parse(
+        MAIN, [Source(MAIN, "[server]\n" + APP + web.replace("/web", "/new"))], (), before
+    )
 
     assert after.apps["db"] is before.apps["db"]
     assert after.apps["web"].command == ("/new",)
@@ -839,26 +845,28 @@ def test_what_did_not_change_is_taken_from_before() -> None:
 
 def test_what_was_known_of_a_broken_file_is_known_when_it_is_mended() -> None:
     before = parse_main(APP)
-    broken = parse([Source(MAIN, APP + "[apps.web\n")], (), before)
-    broken = parse([Source(MAIN, "=\n" + APP)], (), before)
+    broken = parse(MAIN, [Source(MAIN, APP + "[apps.web\n")], (), before)
+    broken = parse(MAIN, [Source(MAIN, "=\n" + APP)], (), before)
     assert broken.apps == {}
 
-    assert parse([Source(MAIN, APP)], (), broken).apps["db"] is before.apps["db"]
+    assert parse(MAIN, [Source(MAIN, APP)], (), broken).apps["db"] is before.apps["db"]
 
 
 def test_the_same_text_in_another_directory_is_another_definition() -> None:
     text = APP + 'directory = "x"'
-    before = parse([Source("/a/main.toml", text)])
-    after = parse([Source("/b/main.toml", text)], (), before)
+    before = parse("/a/main.toml", [Source("/a/main.toml", text)])
+    after = parse("/b/main.toml", [Source("/b/main.toml", text)], (), before)
     assert after.apps["db"].directory == "/b/x"
 
 
 def test_duplicates_are_found_among_what_was_known() -> None:
-    before = parse([Source(MAIN, ""), Source("/a.toml", APP)])
-    both = parse([Source(MAIN, ""), Source("/a.toml", APP), Source("/b.toml", APP)], (), before)
+    before = parse(MAIN, [Source(MAIN, ""), Source("/a.toml", APP)])
+    both = parse(
+        MAIN, [Source(MAIN, ""), Source("/a.toml", APP), Source("/b.toml", APP)], (), before
+    )
     assert [problem.app for problem in both.problems] == ["db"]
     assert both.apps == {}
-    assert parse([Source(MAIN, ""), Source("/b.toml", APP)], (), both).apps == before.apps
+    assert parse(MAIN, [Source(MAIN, ""), Source("/b.toml", APP)], (), both).apps == before.apps
 
 
 # Whatever comes -------------------------------------------------------------------------
@@ -878,11 +886,11 @@ LINES = [
 @given(st.lists(st.sampled_from(LINES) | st.text(max_size=9), max_size=14))
 def test_parse_never_raises_and_says_what_is_wrong(lines: list[str]) -> None:
     text = "\n".join(lines)
-    first = parse([Source(MAIN, text)])
-    included = parse([Source(MAIN, ""), Source("/a.toml", text)], (), first)
+    first = parse(MAIN, [Source(MAIN, text)])
+    included = parse(MAIN, [Source(MAIN, ""), Source("/a.toml", text)], (), first)
     includes(Source(MAIN, text))
 
-    assert parse([Source(MAIN, text)], (), first) == first
+    assert parse(MAIN, [Source(MAIN, text)], (), first) == first
     for problem in (*first.problems, *included.problems):
         assert problem.message != "has a value that is not allowed"
         assert problem.line is None or 1 <= problem.line <= len(text.split("\n"))
@@ -893,7 +901,7 @@ def test_parse_never_raises_and_says_what_is_wrong(lines: list[str]) -> None:
 @given(st.text(alphabet=st.characters(categories=None), max_size=30))
 def test_parse_never_raises_for_any_text(text: str) -> None:
     for value in (text, f"[apps.a]\ncommand = ['{text}']", f'[apps.a]\n"{text}" = "{text}"'):
-        parse([Source(MAIN, value)], (), parse([Source(MAIN, value)]))
+        parse(MAIN, [Source(MAIN, value)], (), parse(MAIN, [Source(MAIN, value)]))
 
 
 STANZAS = st.lists(

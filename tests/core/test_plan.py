@@ -28,7 +28,7 @@ def parsed(main: str | None, web: str | None = None, failed: str | None = None) 
     texts = {MAIN: main, WEB: web}
     sources = [Source(path, text) for path, text in texts.items() if text is not None]
     failures = [Problem(failed, None, "", "cannot read this: permission denied")] if failed else []
-    return parse(sources, failures)
+    return parse(MAIN, sources, failures)
 
 
 @pytest.fixture
@@ -174,6 +174,18 @@ def test_an_unreadable_main_file_changes_nothing(last: Config, failed: str | Non
     config = settle(last, parsed(None if failed else "=", failed=failed))
     assert replace(config, problems=()) == last
     assert len(config.problems) == 1
+
+
+def test_an_included_file_does_not_take_the_place_of_the_main_one(last: Config) -> None:
+    web = OK_WEB.replace("'/web'", "'/web2'") + "[server]\nlisten = []\n"
+    config = settle(last, parsed(None, web, failed=MAIN))
+    assert (config.server, config.tls) == (last.server, last.tls)
+    assert config.managers == last.managers
+    assert config.apps == {**last.apps, "web": Application(command=("/web2",))}
+    assert list(map(str, config.problems)) == [
+        f"{MAIN}: cannot read this: permission denied",
+        f"{WEB}:5: server: belongs in the main file: an included one has apps and managers only",
+    ]
 
 
 def test_wrong_includes_remove_nothing(last: Config) -> None:

@@ -21,7 +21,7 @@ class Files:
 
     def read(self, main: str, web: str = "") -> Config:
         sources = [Source(MAIN, main), Source(WEB, web)]
-        self._parsed = parse(sources, (), self._parsed)
+        self._parsed = parse(MAIN, sources, (), self._parsed)
         self.config = settle(self.config, self._parsed)
         return self.config
 

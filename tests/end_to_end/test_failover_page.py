@@ -30,7 +30,8 @@ def test_every_configuration_of_the_page_is_one_of_these() -> None:
 
 
 def test_its_lost_after_is_what_its_formula_gives() -> None:
-    parsed = parse([Source("/etc/cmappd/apps.d/orders.toml", APPS)])
+    path = "/etc/cmappd/apps.d/orders.toml"
+    parsed = parse(path, [Source(path, APPS)])
     assert parsed.problems == ()
     orders = parsed.apps["orders"]
     assert orders.manager.on_lost == "stop"

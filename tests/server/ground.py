@@ -121,7 +121,7 @@ class Ground:
         """What is in force when the files have this text; problems are allowed."""
         source = Source(str(self.folder / "cmappserver.toml"), "[server]\n" + apps)
         before = self.registry.config if hasattr(self, "registry") else None
-        return settle(before, parse([source]), str(self.folder / "log"))
+        return settle(before, parse(source.path, [source]), str(self.folder / "log"))
 
     def apply(self, apps: str) -> None:
         self.registry.apply(self.config(apps))

@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -205,6 +205,48 @@ def test_a_main_file_that_is_no_toml_changes_nothing(guest: Guest) -> None:
     assert (status.pid, status.removed) == (pid, False)
     assert not admin.app("web").removed
     assert guest.manager().claim("db")  # also nothing about who may connect, and where
+
+
+def move_away(config: Path) -> None:
+    config.rename(config.with_name("moved"))
+
+
+def let_others_write(config: Path) -> None:
+    config.chmod(0o666)
+
+
+def write_no_utf8(config: Path) -> None:
+    aside = config.with_name("aside")
+    aside.write_bytes(b"\xff\n")
+    aside.replace(config)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (move_away, "No such file"),
+        pytest.param(let_others_write, "others can write it", marks=pytest.mark.root),
+        (write_no_utf8, "not UTF-8"),
+    ],
+)
+def test_a_main_file_that_cannot_be_read_changes_nothing_beside_an_included_one(
+    tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    guest = Guest(tmp_path, SLEEP, server='on_shutdown = "keep"')
+    guest.include("web.toml", OTHER)
+    with guest.started():
+        admin = guest.control()
+        pids = start(admin), start(admin, "web")
+        spoil(guest.config)
+        guest.wait_log(f"error configuration: {guest.config}: .*{said}")
+        # The included files go on to be followed, and may not hold more than they may.
+        guest.include("web.toml", stanza("web", "/bin/sleep", "600", description="new"))
+        admin.wait_app("web", lambda status: status.description == "new")
+        guest.include("web.toml", OTHER + '[server]\non_shutdown = "stop"\n')
+        guest.wait_log(r"web.toml:\d+: server: belongs in the main file")
+        assert guest.manager().app("db").pid == pids[0]  # the port is open, and grants hold
+        assert guest.stop() == 0
+        assert all(map(alive, pids))
 
 
 def test_a_removed_application_runs_on_and_leaves_when_it_ends(guest: Guest) -> None:

@@ -80,21 +80,22 @@ def _absolute(patterns: object, directory: str) -> tuple[str, ...]:
 
 
 def parse(
+    main: str,
     sources: Sequence[Source],
     failures: Sequence[Problem] = (),
     previous: Parsed | None = None,
 ) -> Parsed:
-    """What the files define; the first source is the main file. Never raises for bad input.
+    """What the files define; ``main`` is the path of the main file. Never raises for bad input.
 
-    ``failures`` are files that could not be read; if the main file is one, there are no
-    sources. Stanzas that ``previous`` knows are taken from it.
+    ``failures`` are files that could not be read; the main file may be one. Stanzas that
+    ``previous`` knows are taken from it.
     """
     reader = _Reader(previous.known if previous else {})
     reader.problems += failures
     reader.unreadable.update(failure.file for failure in failures)
     # Two patterns may match the same file.
     for source in {source.path: source for source in sources}.values():
-        reader.read(source, main=source.path == sources[0].path)
+        reader.read(source, main=source.path == main)
     return reader.parsed()
 
 
