@@ -13,12 +13,12 @@ from cmappd.core.config.stanzas import Stanza
 from cmappd.core.units import format_duration
 from cmappd.errors import CmappdError
 from cmappd.server.application.confinement import resources_of
-from cmappd.server.application.environment import environment_of
 from cmappd.server.application.status import ends_within
 from cmappd.server.certificates import ending, invalid, load_certificates
 from cmappd.server.cgroups import about_machine
 from cmappd.server.load import load
-from cmappd.system import directory, users
+from cmappd.server.machine import lacks
+from cmappd.system import directory
 from cmappd.system.cgroup import Resources
 from cmappd.system.files import read_text
 from cmappd.system.hierarchy import lacking
@@ -39,7 +39,7 @@ def check(path: str) -> tuple[int, list[str], str]:
     found = [(path, one) for one in wrong]
     apps = sorted(config.apps.items())
     for name, app in apps:
-        for key, text in _application(name, app):
+        for key, text in _application(app):
             found.append((config.origins[name], (("apps", name, *key.split(".")), text)))
     problems = [*config.problems, *_placed(found)]
     notes = [
@@ -96,38 +96,16 @@ def _certificates(section: Tls | None) -> tuple[list[Finding], list[str]]:
     return [(("tls",), text) for text in wrong], ending(found.periods, now)
 
 
-def _application(name: str, app: Application) -> Iterator[tuple[str, str]]:
+def _application(app: Application) -> Iterator[tuple[str, str]]:
     """Its keys, and why this machine does not have what they name."""
-    yield from _account(app)
-    try:
-        environment_of(name, "", app, None)
-    except CmappdError as error:
-        yield "environment_file", str(error)
+    for lack in lacks(app):
+        yield lack.key, lack.text
     try:
         yield "resources", lacking(resources_of(app))
     except CmappdError as error:
         if resources_of(app) != Resources():
             yield "resources", f"cannot limit resources: {error}"
-    for key, command in app.commands.items():
-        if not os.access(command[0], os.X_OK):
-            yield key, f"cannot execute '{command[0]}': it is missing, or not executable"
     yield from _log(app.log)
-    if app.directory is not None and not os.path.isdir(app.directory):
-        yield "directory", f"cannot enter '{app.directory}': there is no such directory"
-
-
-def _account(app: Application) -> Iterator[tuple[str, str]]:
-    """The first key of the account that cannot be had; a user may need its group."""
-    for key, asked in (
-        ("group", (None, app.group, None)),
-        ("user", (app.user, app.group, None)),
-        ("supplementary_groups", (app.user, app.group, app.supplementary_groups)),
-    ):
-        try:
-            users.account(*asked)
-        except CmappdError as error:
-            yield key, str(error)
-            return
 
 
 def _log(log: Log) -> Iterator[tuple[str, str]]:

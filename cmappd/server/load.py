@@ -2,12 +2,15 @@
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from cmappd.core.config import Application, Config, Parsed, Problem, Source, includes, parse, settle
+from cmappd.core.config import Config, Parsed, Problem, Source, includes, parse, settle
+from cmappd.core.state import Goal
 from cmappd.errors import ConfigError, TransientError
+from cmappd.server.machine import Lack, hindrances
+from cmappd.server.shared.store import Kept
 from cmappd.system import files
 
 
@@ -20,12 +23,13 @@ class Loader:
         self._parsed: Parsed | None = None
         self._config: Config | None = None
         self._unread: ConfigError | None = None  # why the main file could not be read
+        self._lacks: list[Lack] = []
         self._files: tuple[str, ...] = ()
         self._patterns: tuple[str, ...] = ()
         self._logs = files.default_paths(os.geteuid() == 0, os.environ).log_directory
 
-    def load(self) -> Config:
-        """What is in force now, with its problems.
+    def load(self, up: Container[str] = ()) -> Config:
+        """What is in force now, with its problems; ``up`` are the applications that are up.
 
         Raises ConfigError, with a line for each problem, when nothing good was ever loaded, and
         TransientError where the main file may be readable later.
@@ -34,19 +38,35 @@ class Loader:
         if self._config is None and isinstance(self._unread, TransientError):
             raise self._unread
         self._parsed = parse(self.path, sources, failures, self._parsed)
-        self._config = settle(self._config, self._parsed, self._logs)
-        return self._config
+        return self._settle(self._config, self._parsed, up)
 
-    def recall(self, apps: Mapping[str, Application]) -> Config:
+    def recall(self, kept: Mapping[str, Kept]) -> Config:
         """What is in force when these were the last good ones of an earlier cmappserver.
 
         In which files they were is not known: what hides something may hide them.
         """
         assert self._config is not None, "something was loaded"
         assert self._parsed is not None
-        last = replace(self._config, apps=dict(apps), origins=dict.fromkeys(apps, ""))
-        self._config = settle(last, self._parsed, self._logs)
+        apps = {name: one.app.definition for name, one in kept.items()}
+        up = [name for name, one in kept.items() if one.app.goal is Goal.UP]
+        last = replace(self._config, apps=apps, origins=dict.fromkeys(apps, ""))
+        return self._settle(last, self._parsed, up)
+
+    def _settle(self, last: Config | None, parsed: Parsed, up: Container[str]) -> Config:
+        found = {}
+        for name, app in last.apps.items() if last is not None else ():
+            new = parsed.apps.get(name, app)
+            if new is not app and (hindering := hindrances(new, app, up=name in up)):
+                found[name] = hindering
+        self._lacks = [lack for hindering in found.values() for lack in hindering]
+        lacks = {name: [one[:2] for one in hindering] for name, hindering in found.items()}
+        self._config = settle(last, parsed, self._logs, lacks)
         return self._config
+
+    @property
+    def waits(self) -> bool:
+        """Whether a change waits for what the machine lacks for it."""
+        return bool(self._lacks)
 
     def _read(self) -> tuple[list[Source], list[Problem]]:
         """The main file and what it includes, and a problem for each that cannot be read."""
@@ -71,9 +91,10 @@ class Loader:
         return sorted(found)
 
     def watched(self) -> tuple[str, ...]:
-        """The files that were read, and the directories where others may come."""
+        """The files that were read, the directories where others may come, and what is lacking."""
         directories = (found for one in self._patterns for found in _directories_of(one))
-        return tuple(dict.fromkeys((*self._files, *directories)))
+        lacking = (lack.place for lack in self._lacks)
+        return tuple(dict.fromkeys((*self._files, *directories, *lacking)))
 
 
 def _directories_of(pattern: str) -> list[str]:

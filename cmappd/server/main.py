@@ -30,7 +30,7 @@ from cmappd.server.reload import Reloader
 from cmappd.server.shared import log
 from cmappd.server.shared.leftovers import find_leftovers
 from cmappd.server.shared.maintenance import Maintenances
-from cmappd.server.shared.store import Kept, Store, definitions
+from cmappd.server.shared.store import Kept, Store
 from cmappd.server.shared.world import TOLD_TO_END, World
 from cmappd.server.succession import Lock, hand_over
 from cmappd.server.upgrade import REHEARSE, Upgrader
@@ -90,7 +90,7 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
     loop.set_default_executor(ThreadPoolExecutor(initializer=deafen))
     signals = Signals(loop)
     signals.on(signal.SIGCHLD, world.reaper.reap)
-    registry = Registry(world, loader.recall(definitions(kept)), kept)
+    registry = Registry(world, loader.recall(kept), kept)
     reloader = Reloader(world, loader, registry)
     fate = _Fate(signals, registry, reloader)
     office = Office(world, registry, reloader, Upgrader(world, registry, fate.replace))
@@ -107,7 +107,7 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(_follow(watcher, loader, reloader)),
-                tasks.create_task(_keep_house(office, connections, listeners)),
+                tasks.create_task(_keep_house(loader, office, connections, listeners)),
                 tasks.create_task(_feed_watchdog()),
             ]
             world.log.info("cmappserver %s is ready, pid %d", __version__, os.getpid())
@@ -226,7 +226,9 @@ async def _follow(watcher: Watcher, loader: Loader, reloader: Reloader) -> None:
         watcher.update(loader.watched())
 
 
-async def _keep_house(office: Office, connections: Connections, listeners: Listeners) -> None:
+async def _keep_house(
+    loader: Loader, office: Office, connections: Connections, listeners: Listeners
+) -> None:
     for sweeps in itertools.count(1):
         await asyncio.sleep(SWEEP_INTERVAL)
         try:
@@ -237,6 +239,8 @@ async def _keep_house(office: Office, connections: Connections, listeners: Liste
                 supervisor.look()
             if sweeps % OBSERVE_EVERY == 0:
                 _observe(office.world)
+                if loader.waits:  # a user of a directory service may be known meanwhile
+                    office.reloader.ask(0, lambda _reply: None)
             if listeners.outdated:
                 await office.reloader.begin()
             await office.reloader.retry()

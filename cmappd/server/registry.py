@@ -51,6 +51,11 @@ class Registry:
         """All of them, by name."""
         return (self._supervisors[name] for name in sorted(self._supervisors))
 
+    def up(self) -> frozenset[str]:
+        """Those that are to be up."""
+        found = self._supervisors.items()
+        return frozenset(name for name, one in found if one.app.goal is Goal.UP)
+
     def problem(self, name: str) -> str:
         """Why the stanza of an application is not in force; empty when it is."""
         return self.config.problem_of(name) or ""

@@ -94,7 +94,7 @@ class Reloader:
 
     async def _reload(self) -> tuple[str, list[str]]:
         # In a thread: reading a thousand stanzas may not hold up the supervision.
-        config = await asyncio.to_thread(self._loader.load)
+        config = await asyncio.to_thread(self._loader.load, self._registry.up())
         if self._world.ending:  # the applications are leaving
             return NOTHING, [self._world.ending]
         before = self._registry.config

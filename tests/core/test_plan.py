@@ -1,18 +1,21 @@
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
 from cmappd.core.config import Application, Manager, Parsed, Problem, Server, Source, Stop, parse
+from cmappd.core.config import settle as settle_with
 from cmappd.core.config.plan import (
     LAUNCH,
     LIVE,
+    NO_LACKS,
     Change,
     Config,
+    Lacks,
     Plan,
     compare,
     definition_hash,
     launch_hash,
-    settle,
 )
 from cmappd.errors import ConfigError
 
@@ -29,6 +32,10 @@ def parsed(main: str | None, web: str | None = None, failed: str | None = None) 
     sources = [Source(path, text) for path, text in texts.items() if text is not None]
     failures = [Problem(failed, None, "", "cannot read this: permission denied")] if failed else []
     return parse(MAIN, sources, failures)
+
+
+def settle(last: Config | None, parsed: Parsed, lacks: Mapping[str, Lacks] = NO_LACKS) -> Config:
+    return settle_with(last, parsed, "/var/log/cmappd", lacks)
 
 
 @pytest.fixture
@@ -99,6 +106,24 @@ def test_a_broken_stanza_keeps_the_last_good_one(last: Config) -> None:
 def test_a_stanza_broken_twice_still_keeps_the_last_good_one(last: Config) -> None:
     broken = parsed(OK.replace("['/db']", "1"), OK_WEB)
     assert settle(settle(last, broken), broken).apps == last.apps
+
+
+def test_what_the_machine_lacks_keeps_the_last_good_one_of_a_right_stanza(last: Config) -> None:
+    new = parsed(OK + "user = 'nobdy'\n", OK_WEB.replace("/web", "/web2"))
+    config = settle(last, new, {"db": [("user", "there is none\nnor any like it")]})
+    assert config.apps == {"db": last.apps["db"], "web": Application(command=("/web2",))}
+    assert config.problem_of("db") == (
+        f"{MAIN}:9: apps.db.user: there is none\n{MAIN}:9: apps.db.user: nor any like it"
+    )
+    mended = settle(config, new)
+    assert (mended.apps["db"].user, mended.problems) == ("nobdy", ())
+
+
+def test_what_is_held_back_is_asked_for_nothing_with_the_others(last: Config) -> None:
+    new = parsed(OK + "requires = ['nobody']\n", OK_WEB + "requires = ['db']\n")
+    config = settle(last, new, {"db": [("command", "it is missing")]})
+    assert [problem.key for problem in config.problems] == ["apps.db.command"]
+    assert config.apps["web"].requires == ("db",)
 
 
 def test_an_application_in_two_files_keeps_the_last_good_one(last: Config) -> None:

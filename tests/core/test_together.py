@@ -22,7 +22,7 @@ class Files:
     def read(self, main: str, web: str = "") -> Config:
         sources = [Source(MAIN, main), Source(WEB, web)]
         self._parsed = parse(MAIN, sources, (), self._parsed)
-        self.config = settle(self.config, self._parsed)
+        self.config = settle(self.config, self._parsed, "/var/log/cmappd")
         return self.config
 
 

@@ -151,6 +151,81 @@ def test_reload_restart_applies_launch_keys_at_once_and_keeps_the_owner(guest: G
     assert not [reply for reply in manager.unasked if isinstance(reply, Ended)]
 
 
+def line_of(path: Path, start: str) -> int:
+    """The line of a file that begins so."""
+    lines = path.read_text().splitlines()
+    return next(at for at, line in enumerate(lines, 1) if line.startswith(start))
+
+
+@pytest.mark.parametrize("reload", ["restart", "pending"])
+@pytest.mark.parametrize(
+    ("key", "keys", "said"),
+    [
+        ("user", {"user": "wwwdata"}, "cannot run as user 'wwwdata': there is no such user"),
+        ("directory", {"directory": "none"}, "there is no such directory"),
+        ("environment_file", {"environment_file": "none"}, "No such file or directory"),
+        ("stop.after", {"stop": {"after": ["/none"]}}, "cannot execute '/none'"),
+    ],
+)
+def test_what_the_machine_lacks_for_an_edit_touches_nothing_that_runs(
+    guest: Guest, reload: str, key: str, keys: dict[str, object], said: str
+) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    guest.write(stanza("db", "/bin/sleep", "600", reload=reload, **keys))
+    status = admin.wait_app("db", lambda status: status.problem)
+    line = line_of(guest.config, key.rpartition(".")[2])
+    assert f"{guest.config}:{line}: apps.db.{key}: " in status.problem
+    assert said in status.problem
+    assert (status.pid, status.restart_pending) == (pid, False)
+    # A restart that is asked for is one of the last good definition.
+    assert isinstance(admin.ask(Restart(admin.next(), "db")), Done)
+    status = admin.app("db")
+    assert status.phase == "running"
+    assert status.pid != pid
+    guest.write(SLEEP)
+    assert admin.wait_app("db", lambda now: not now.problem).pid == status.pid
+
+
+def test_an_edit_is_put_in_force_when_what_it_names_comes(guest: Guest, tmp_path: Path) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    program = tmp_path / "program"
+    guest.write(stanza("db", str(program), reload="restart"))
+    assert "is missing, or not executable" in admin.wait_app("db", lambda s: s.problem).problem
+    program.write_text("#!/bin/sh\nexec sleep 602\n")
+    admin.ask(Reload(admin.next()))
+    assert admin.app("db").pid == pid  # it is there, and cannot be executed
+    program.chmod(0o700)
+    status = admin.wait_app("db", lambda s: s.phase == "running" and s.pid != pid)
+    assert not status.problem
+
+
+def test_what_a_killed_server_has_held_back_is_held_back_by_the_next_one(guest: Guest) -> None:
+    admin = guest.control()
+    pid = start(admin)
+    guest.write(stanza("db", "/none", reload="restart"))
+    admin.wait_app("db", lambda status: status.problem)
+    guest.kill()
+    guest.start()
+    admin = guest.control()
+    assert "cannot execute '/none'" in admin.app("db").problem
+    assert admin.app("db").pid == pid
+    assert isinstance(admin.ask(Restart(admin.next(), "db")), Done)
+
+
+def test_what_could_not_be_launched_before_either_is_defined_as_it_is_written(
+    guest: Guest,
+) -> None:
+    guest.write(stanza("web", "/none/web", "1"))
+    admin = guest.control()
+    wait_for(lambda: "web" in admin.statuses())
+    guest.write(stanza("web", "/none/web", "2", description="new"))
+    status = admin.wait_app("web", lambda status: status.description == "new")
+    assert not status.problem
+    assert refusal(admin.ask(Start(admin.next(), "web"))) == "not-started"
+
+
 def test_a_bad_stanza_is_quarantined_and_its_last_good_stays_in_force(guest: Guest) -> None:
     admin = guest.control()
     pid = start(admin)

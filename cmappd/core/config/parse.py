@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cmappd.core.config.problems import KeyPath, Problem, dotted, explain, unknown_key
+from cmappd.core.config.problems import KeyPath, Problem, explain, unknown_key
 from cmappd.core.config.schema import Application, Manager, Server, Tls
 from cmappd.core.config.stanzas import (
     Document,
@@ -24,7 +24,6 @@ from cmappd.core.config.stanzas import (
     not_toml,
     split,
 )
-from cmappd.core.config.together import concerns_others
 from cmappd.core.config.values import BAD_NAME, NAME
 
 DEFAULT_LISTEN = "0.0.0.0:5315"
@@ -41,8 +40,8 @@ class Parsed:
     """What the files define. ``origins`` are the files of applications, of wrong ones too.
 
     ``server`` is None when the main file is unreadable, or [server] or [tls] is wrong.
-    ``unreadable`` files are not TOML, or could not be read at all. ``concerned`` are the stanzas
-    of the applications that are right only if others are: that is no question to one file.
+    ``unreadable`` files are not TOML, or could not be read at all. ``stanzas`` are those of the
+    applications that are right as far as their own text tells.
     """
 
     server: Server | None
@@ -54,7 +53,7 @@ class Parsed:
     unreadable: frozenset[str]
     manager_origins: dict[str, str] = field(default_factory=dict)
     known: Known = field(default_factory=dict, repr=False, compare=False)
-    concerned: dict[str, Stanza] = field(default_factory=dict, repr=False, compare=False)
+    stanzas: dict[str, Stanza] = field(default_factory=dict, repr=False, compare=False)
 
 
 def includes(main: Source) -> tuple[str, ...]:
@@ -152,11 +151,7 @@ class _Reader:
             unreadable=frozenset(self.unreadable),
             manager_origins={name: place.stanza.file for name, place in managers.items()},
             known=self._known,
-            concerned={
-                name: apps[name].stanza
-                for name, definition in self._named["apps"].items()
-                if concerns_others(definition)
-            },
+            stanzas={name: apps[name].stanza for name in self._named["apps"]},
         )
 
     def _unknown_tables(self, stanza: Stanza, document: Document, main: bool) -> None:
@@ -240,5 +235,4 @@ class _Reader:
         self._known.update({d: self._before[d] for d in digests & self._before.keys()})
 
     def _problem(self, stanza: Stanza, path: KeyPath, message: str, app: str | None = None) -> None:
-        problem = Problem(stanza.file, stanza.line(path), dotted(path), message, app)
-        self.problems.append(problem)
+        self.problems.append(stanza.problem(path, message, app))

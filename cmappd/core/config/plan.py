@@ -6,7 +6,7 @@ definition. What is gone from a file that can be read is removed.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TypeVar
@@ -18,6 +18,9 @@ from cmappd.core.config.together import quarantine
 from cmappd.errors import ConfigError
 
 T = TypeVar("T")
+
+Lacks = Sequence[tuple[str, str]]  # keys, dotted, and what the machine lacks for their values
+NO_LACKS: Mapping[str, Lacks] = {}
 
 # A changed launch key waits for the next launch; a live one applies at once. See `_to_be_told`.
 LAUNCH = frozenset(
@@ -102,12 +105,15 @@ class Plan:
     managers_changed: bool
 
 
-def settle(last: Config | None, parsed: Parsed, log_directory: str = "/var/log/cmappd") -> Config:
+def settle(
+    last: Config | None, parsed: Parsed, log_directory: str, lacks: Mapping[str, Lacks] = NO_LACKS
+) -> Config:
     """What is in force: what the files define, and the last good of what is wrong in them.
 
     [server] and [tls] are kept or replaced together. ``log_directory`` is where the logs are that
-    have no path, as for root if it is not said. Raises ConfigError, with a line for
-    each problem, when there is nothing to run with: no last configuration, and no server.
+    have no path. ``lacks`` are applications that keep their last good definitions, because of what
+    the machine lacks for the new ones. Raises ConfigError, with a line for each problem, when
+    there is nothing to run with: no last configuration, and no server.
     """
     if parsed.server is None and last is None:
         raise ConfigError("\n".join(map(str, parsed.problems)))
@@ -119,9 +125,11 @@ def settle(last: Config | None, parsed: Parsed, log_directory: str = "/var/log/c
         _keep(last.managers, last.manager_origins, managers, manager_origins, parsed)
         if server is None:
             server, tls = last.server, last.tls
+        apps |= {name: last.apps[name] for name in lacks}
     assert server is not None
-    wrong = quarantine(apps, last.apps if last is not None else {}, parsed.concerned, log_directory)
-    problems = (*parsed.problems, *wrong)
+    fresh = {name: one for name, one in parsed.stanzas.items() if name not in lacks}
+    wrong = quarantine(apps, last.apps if last is not None else {}, fresh, log_directory)
+    problems = (*parsed.problems, *_held_back(parsed, lacks), *wrong)
     return Config(server, tls, managers, apps, origins, problems, manager_origins)
 
 
@@ -164,6 +172,15 @@ def _keep(
         if name not in now and (name in origins or _unseen(last_origins[name], parsed)):
             now[name] = definition
             origins.setdefault(name, last_origins[name])
+
+
+def _held_back(parsed: Parsed, lacks: Mapping[str, Lacks]) -> Iterator[Problem]:
+    """Why definitions that are right are not in force."""
+    for name, found in lacks.items():
+        for key, text in found:
+            path = ("apps", name, *key.split("."))
+            for line in text.splitlines():
+                yield parsed.stanzas[name].problem(path, line, name)
 
 
 def _unseen(file: str, parsed: Parsed) -> bool:

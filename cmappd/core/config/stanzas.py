@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from cmappd.core import toml_lines
-from cmappd.core.config.problems import KeyPath, Problem
+from cmappd.core.config.problems import KeyPath, Problem, dotted
 from cmappd.core.config.schema import Application
 
 Document = dict[str, Any]
@@ -59,6 +59,10 @@ class Stanza:
             if line is not None:
                 return line + self._lines_before
         return None
+
+    def problem(self, path: KeyPath, message: str, app: str | None = None) -> Problem:
+        """What is wrong with a key; of one application only when ``app`` is given."""
+        return Problem(self.file, self.line(path), dotted(path), message, app)
 
 
 def split(source: Source) -> list[Stanza]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
-from cmappd.core.config.problems import KeyPath, Problem, dotted
+from cmappd.core.config.problems import KeyPath, Problem
 from cmappd.core.config.schema import Application
 from cmappd.core.config.stanzas import Stanza
 
@@ -23,28 +23,21 @@ Apps = Mapping[str, Application]
 Wrong = tuple[str, KeyPath, str]  # the application, the key, and what is wrong with it
 
 
-def concerns_others(app: Application) -> bool:
-    """Whether it depends on the others if it is right."""
-    return bool(app.requires) or app.log.destination == "file"
-
-
 def quarantine(
     apps: dict[str, Application], last: Apps, stanzas: Mapping[str, Stanza], log_directory: str
 ) -> list[Problem]:
     """Put back, in ``apps``, the last good definitions of those that do not go with the others.
 
-    ``stanzas`` are those of the definitions that concern others, and are none of the last good
-    ones. What has no last good definition leaves ``apps``; that may leave others without it, and
-    a definition that is put back may require other things. So it is asked until all is well,
-    which it becomes, because each time there are fewer that are new. Logs that have no path are
-    in ``log_directory``.
+    ``stanzas`` are those of the definitions that are none of the last good ones. What has no last
+    good definition leaves ``apps``; that may leave others without it, and a definition that is put
+    back may require other things. So it is asked until all is well, which it becomes, because each
+    time there are fewer that are new. Logs that have no path are in ``log_directory``.
     """
     fresh = {name: stanza for name, stanza in stanzas.items() if name in apps}
     problems = []
     while wrong := [one for one in _wrong(apps, last, log_directory) if one[0] in fresh]:
         for name, key, text in wrong:
-            path, stanza = ("apps", name, *key), fresh[name]
-            problems.append(Problem(stanza.file, stanza.line(path), dotted(path), text, name))
+            problems.append(fresh[name].problem(("apps", name, *key), text, name))
         for name in {name for name, _, _ in wrong}:
             del apps[name], fresh[name]
             if name in last:

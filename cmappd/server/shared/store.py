@@ -121,11 +121,6 @@ class Kept(NamedTuple):
     app: App
 
 
-def definitions(kept: Mapping[str, Kept]) -> dict[str, Application]:
-    """The last good ones of an earlier cmappserver."""
-    return {name: one.app.definition for name, one in kept.items()}
-
-
 def _definition(text: msgspec.Raw) -> Application:
     """The definition in a record. Raises RecordError: another version may have other keys."""
     try:
