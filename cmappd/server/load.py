@@ -2,11 +2,20 @@
 
 import glob
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from cmappd.core.config import Config, Parsed, Problem, Source, includes, parse, settle
+from cmappd.core.config import (
+    Config,
+    Parsed,
+    Problem,
+    Source,
+    includes,
+    parse,
+    settle,
+    state_directory,
+)
 from cmappd.core.state import Goal
 from cmappd.errors import ConfigError, TransientError
 from cmappd.server.machine import Lack, hindrances
@@ -24,6 +33,8 @@ class Loader:
         self._config: Config | None = None
         self._unread: ConfigError | None = None  # why the main file could not be read
         self._lacks: list[Lack] = []
+        self._save: Callable[[Config], None] | None = None
+        self._kept: object = None  # what was saved last
         self._files: tuple[str, ...] = ()
         self._patterns: tuple[str, ...] = ()
         self._logs = files.default_paths(os.geteuid() == 0, os.environ).log_directory
@@ -39,6 +50,20 @@ class Loader:
             raise self._unread
         self._parsed = parse(self.path, sources, failures, self._parsed)
         return self._settle(self._config, self._parsed, up)
+
+    def named_state_directory(self) -> str | None:
+        """The state directory that the main file names, as far as that can be read."""
+        sources: list[Source] = []
+        _read_one(self.path, sources, [])
+        return state_directory(sources[0]) if sources else None
+
+    def resume(self, last: Config) -> None:
+        """Go on from what was in force of the main file before."""
+        self._config, self._patterns = last, last.server.include
+
+    def keep(self, save: Callable[[Config], None]) -> None:
+        """From now on have kept what is in force of the main file; ``save`` may raise OSError."""
+        self._save = save
 
     def recall(self, kept: Mapping[str, Kept]) -> Config:
         """What is in force when these were the last good ones of an earlier cmappserver.
@@ -61,7 +86,22 @@ class Loader:
         self._lacks = [lack for hindering in found.values() for lack in hindering]
         lacks = {name: [one[:2] for one in hindering] for name, hindering in found.items()}
         self._config = settle(last, parsed, self._logs, lacks)
+        self._config = self._keep(self._config)
         return self._config
+
+    def _keep(self, config: Config) -> Config:
+        """Have it kept, if it is not; with the problem if that fails."""
+        general = config.server, config.tls, config.managers, config.manager_origins
+        if self._save is None or general == self._kept:
+            return config
+        try:
+            self._save(config)
+            self._kept = general
+        except OSError as error:
+            text = f"cannot keep what is in force for the next start: {error.strerror}"
+            problem = Problem(self.path, None, "", text)
+            return replace(config, problems=(*config.problems, problem))
+        return config
 
     @property
     def waits(self) -> bool:

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from cmappd import __version__
@@ -27,7 +28,7 @@ from cmappd.server.office import Office
 from cmappd.server.registry import Registry
 from cmappd.server.rehearsal import rehearse
 from cmappd.server.reload import Reloader
-from cmappd.server.shared import log
+from cmappd.server.shared import general, log
 from cmappd.server.shared.leftovers import find_leftovers
 from cmappd.server.shared.maintenance import Maintenances
 from cmappd.server.shared.store import Kept, Store
@@ -60,11 +61,11 @@ def main() -> None:
     faulthandler.enable()
     try:
         loader = Loader(os.path.abspath(options.config))
-        config = loader.load()
         if options.rehearse:
+            config = loader.load()
             rehearse(_paths(config).state_directory, _boot_id(), config)
             return
-        asyncio.run(_serve(loader, config, given))
+        asyncio.run(_serve(loader, _load(loader), given))
     except CmappdError as error:
         lines = map(printable, f"cmappserver: {error}".split("\n"))
         print("\n".join(lines), file=sys.stderr)
@@ -85,7 +86,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 async def _serve(loader: Loader, config: Config, given: Handover) -> None:
-    world, lock, kept = _prepare(config, given)
+    world, lock, kept = _prepare(loader, config, given)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(initializer=deafen))
     signals = Signals(loop)
@@ -139,6 +140,25 @@ def _cancel(tasks: list[asyncio.Task[None]]) -> None:
 # The start ---------------------------------------------------------------------------
 
 
+def _load(loader: Loader) -> Config:
+    """The configuration; or with what was last good of its main file, while applications run.
+
+    Raises ConfigError where there is nothing to supervise: then the file must be mended first.
+    """
+    try:
+        return loader.load()
+    except ConfigError:
+        usual = files.default_paths(os.geteuid() == 0, os.environ).state_directory
+        boot_id = _boot_id()
+        for state in (loader.named_state_directory() or usual, usual):
+            last = general.load(state, boot_id, loader.path)
+            here = last is not None and _paths(last).state_directory == state
+            if last is not None and here and Store(state, boot_id).matters():
+                loader.resume(last)
+                return loader.load()
+        raise
+
+
 def _paths(config: Config) -> files.Paths:
     """Where everything is that this configuration does not say otherwise."""
     paths = files.default_paths(os.geteuid() == 0, os.environ)
@@ -148,7 +168,9 @@ def _paths(config: Config) -> files.Paths:
     return paths._replace(state_directory=state, lasting_directory=lasting, control=control)
 
 
-def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Kept]]:
+def _prepare(
+    loader: Loader, config: Config, given: Handover
+) -> tuple[World, Lock, dict[str, Kept]]:
     """The ground to stand on, the lock that says it is ours, and what was before.
 
     Raises CmappdError.
@@ -163,6 +185,7 @@ def _prepare(config: Config, given: Handover) -> tuple[World, Lock, dict[str, Ke
     epoch, boot_id = secrets.token_hex(4), _boot_id()
     store = Store(state, boot_id)
     store.open()
+    loader.keep(partial(general.save, state, boot_id, loader.path))
     kept, refused = store.load(config.apps)
     for app, problem in refused.items():
         logger.error("%s: %s", app, problem)

@@ -27,6 +27,7 @@ from cmappd.core.config import (
     Tls,
     includes,
     parse,
+    state_directory,
 )
 from cmappd.core.config.stanzas import decode
 from cmappd.core.config.values import LIMITS, SIGNALS
@@ -715,6 +716,19 @@ def test_includes_are_absolute_wherever_server_stands() -> None:
 )
 def test_wrong_includes_are_none(text: str) -> None:
     assert includes(Source(MAIN, text)) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[server\n  state_directory = 'a/b' # here\n=", "/etc/cmappd/a/b"),
+        ("[sever]\nstate_directory = 1\nstate_directory = '/c'\n", "/c"),
+        ("[server]\nstate_directory = ['/c'\n", None),
+        ("state_directory_ = '/c'\nlisten = []", None),
+    ],
+)
+def test_the_state_directory_is_found_in_a_wrong_file(text: str, expected: str | None) -> None:
+    assert state_directory(Source(MAIN, text)) == expected
 
 
 def test_included_files_add_applications_and_managers() -> None:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -388,6 +389,80 @@ def test_a_file_that_is_no_toml_removes_none_of_its_applications(tmp_path: Path)
         replace_file(path, SLEEP)
         assert admin.wait_app("web", lambda status: status.removed).phase == "running"
         assert admin.wait_app("db", lambda status: not status.problem).run != before.run
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("[server]", "[server", "cannot read this as TOML"),
+        ("on_shutdown", "on_shutdwn", "server.on_shutdwn: unknown key"),
+        ("[tls]", "[tsl]", "tsl: unknown key"),
+    ],
+)
+def test_a_wrong_main_file_leaves_what_was_good_of_it_in_force(
+    tmp_path: Path, right: str, wrong: str, said: str
+) -> None:
+    guest = Guest(tmp_path, SLEEP, server='on_shutdown = "keep"')
+    guest.include("web.toml", stanza("web", "/bin/sleep", "600"))
+    with guest.started():
+        before = running(guest)
+        manager = claimed(guest, before.run)
+        good = guest.config.read_text()
+        replace_file(guest.config, good.replace(right, wrong, 1))
+        guest.wait_log(rf"error configuration: .*{re.escape(said)}")
+        for _ in range(2):  # what was kept is kept on
+            crash(guest)
+            assert running(guest).pid == before.pid
+        assert len(re.findall(rf"error configuration: .*{re.escape(said)}", guest.log())) >= 3
+        manager = guest.manager()
+        assert isinstance(manager.claim("db", run=before.run), State)
+        assert "web" in guest.control().statuses()
+        replace_file(guest.config, good)
+        guest.wait_log("all problems are mended")
+        assert manager.app("db").pid == before.pid
+        replace_file(guest.config, good.replace(right, wrong, 1))
+        guest.wait_log(rf"error configuration: .*{re.escape(said)}", times=4)
+        assert guest.stop() == 0
+        assert exists(before.pid)  # as on_shutdown was
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root's usual directory is not for tests")
+def test_a_missing_main_file_leaves_what_was_good_of_it_in_force(tmp_path: Path) -> None:
+    guest = Guest(tmp_path, SLEEP)
+    guest.environment["XDG_RUNTIME_DIR"] = str(tmp_path / "run")
+    guest.state = tmp_path / "run" / "cmappd"  # which is the usual one
+    guest.control_path = guest.state / "control.sock"
+    guest.write(SLEEP)
+    with guest.started():
+        before = running(guest)
+        guest.config.rename(tmp_path / "moved")
+        guest.wait_log("error configuration: .*No such file")
+        crash(guest)
+        assert running(guest).pid == before.pid
+        assert isinstance(claimed(guest, before.run), Client)
+
+
+def test_where_nothing_runs_a_wrong_main_file_must_be_mended_first(tmp_path: Path) -> None:
+    guest = Guest(tmp_path, SLEEP)
+    with guest.started():
+        running(guest)
+        replace_file(guest.config, guest.config.read_text().replace("[server]", "[sever]"))
+        guest.wait_log("error configuration: .*sever: unknown key")
+        assert guest.stop() == 0
+        guest.launch()
+        assert guest.wait() == 78
+
+
+def test_what_is_in_force_of_the_main_file_follows_its_edits(tmp_path: Path) -> None:
+    with Guest(tmp_path, SLEEP).started() as guest:
+        before = running(guest)
+        guest.managers = '[managers.vmhost2]\napps = ["*"]\n'
+        guest.write(SLEEP)
+        guest.wait_log(r"configuration reloaded: \[managers\] changed")
+        replace_file(guest.config, guest.config.read_text().replace("[server]", "[sever]"))
+        crash(guest)
+        assert refusal(guest.manager("vmhost1").claim("db", run=before.run)) == "denied"
+        assert isinstance(guest.manager("vmhost2").claim("db", run=before.run), State)
 
 
 def test_one_that_is_removed_runs_on_and_leaves_when_it_ends(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The guest's configuration: what the files may say, what they mean, and what a reload changes."""
 
-from cmappd.core.config.parse import DEFAULT_LISTEN, Parsed, includes, parse
+from cmappd.core.config.parse import DEFAULT_LISTEN, Parsed, includes, parse, state_directory
 from cmappd.core.config.plan import Change, Config, Plan, compare, settle
 from cmappd.core.config.problems import Problem
 from cmappd.core.config.schema import (
@@ -43,4 +43,5 @@ __all__ = [
     "includes",
     "parse",
     "settle",
+    "state_directory",
 ]

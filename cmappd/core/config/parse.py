@@ -8,6 +8,7 @@ an unknown table in the main file, which may be one of them misspelt.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -76,6 +77,21 @@ def _absolute(patterns: object, directory: str) -> tuple[str, ...]:
         return Server.model_validate({"include": patterns}, context=directory).include
     except ValidationError:
         return ()
+
+
+def state_directory(main: Source) -> str | None:
+    """The state directory that the main file names, as far as one line of it tells.
+
+    That is a guess where the file is wrong, and good enough to look there for what was right.
+    """
+    directory = str(PurePosixPath(main.path).parent)
+    for line in main.text.splitlines():
+        if line.lstrip().startswith("state_directory"):
+            try:
+                return Server.model_validate(loads(line), context=directory).state_directory
+            except (ValueError, RecursionError):
+                continue
+    return None
 
 
 def parse(

@@ -12,7 +12,14 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+)
 
 from cmappd.core import signals, units
 from cmappd.core.url import parse_url
@@ -241,7 +248,7 @@ Service = Annotated[Text, AfterValidator(_service)]
 HttpUrl = Annotated[Text, AfterValidator(_url)]
 Limit = Annotated[tuple[int, int], Field(strict=False), BeforeValidator(_limit)]
 LimitName = Annotated[str, AfterValidator(_limit_name)]
-Listen = Annotated[Address, PlainValidator(_address)]
+Listen = Annotated[Address, PlainValidator(_address), PlainSerializer(str, when_used="json")]
 Variable = Annotated[Text, AfterValidator(_variable)]
 Signal = Annotated[str, AfterValidator(_signal)]
 Count = Annotated[int, Field(ge=1, le=1000)]

@@ -193,6 +193,15 @@ class Store:
                 self.forget(name)
         return found, refused
 
+    def matters(self) -> bool:
+        """Whether there is something of this boot to supervise or to deliver."""
+        for name in self._names():
+            with contextlib.suppress(RecordError):
+                kept = self._read(self._path(name), {})
+                if kept is not None and kept.record.matters:
+                    return True
+        return False
+
     def unreadable(self, configured: Apps) -> dict[str, str]:
         """What is wrong with the records that `load` would refuse; nothing is changed."""
         wrong = {}
