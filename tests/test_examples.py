@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from cmappd.client import settings
 from cmappd.core.config import Application, Config
-from cmappd.server.load import load
+from cmappd.server.load import Loader
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -37,7 +37,7 @@ def _problems(config: Config) -> list[str]:
 
 
 def test_the_servers_example_and_all_applications_have_no_problem(installed: Path) -> None:
-    config = load(str(installed / "cmappserver.toml"))
+    config = Loader(str(installed / "cmappserver.toml")).load()
     assert _problems(config) == []
     defined = {name for file in FILES for name in tomllib.loads(file.read_text()).get("apps", {})}
     assert set(config.apps) == defined
@@ -46,7 +46,7 @@ def test_the_servers_example_and_all_applications_have_no_problem(installed: Pat
 
 @pytest.mark.parametrize("name", [file.name for file in FILES if file.parent.name == "apps.d"])
 def test_each_application_stands_by_itself(installed: Path, name: str) -> None:
-    assert _problems(load(str(installed / "apps.d" / name))) == []
+    assert _problems(Loader(str(installed / "apps.d" / name)).load()) == []
 
 
 def test_the_managers_example_has_no_problem(installed: Path) -> None:
@@ -59,7 +59,7 @@ def test_the_managers_example_has_no_problem(installed: Path) -> None:
 
 def test_both_sides_of_the_examples_fit(installed: Path) -> None:
     """The hosts that the server knows are those whose certificates the hosts' file names."""
-    managers = load(str(installed / "cmappserver.toml")).managers
+    managers = Loader(str(installed / "cmappserver.toml")).load().managers
     host = tomllib.loads((installed / "cmappmgr.toml").read_text())
     assert Path(host["tls"]["certificate"]).stem in managers
 

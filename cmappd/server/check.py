@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from math import ceil
 
 from cmappd.core.at_most_once import least_lost_after
-from cmappd.core.config import Application, Problem, Tls
+from cmappd.core.config import Application, Config, Problem, Tls
 from cmappd.core.config.problems import KeyPath, dotted
 from cmappd.core.config.schema import Log
 from cmappd.core.config.stanzas import Stanza
@@ -16,7 +16,7 @@ from cmappd.server.application.confinement import resources_of
 from cmappd.server.application.status import ends_within
 from cmappd.server.certificates import ending, invalid, load_certificates
 from cmappd.server.cgroups import about_machine
-from cmappd.server.load import load
+from cmappd.server.load import Loader
 from cmappd.server.machine import lacks
 from cmappd.system import directory
 from cmappd.system.cgroup import Resources
@@ -34,7 +34,8 @@ def check(path: str) -> tuple[int, list[str], str]:
     The third is what this machine has to offer, and what managers must know, in lines.
     Raises ConfigError when cmappserver could not start with it at all.
     """
-    config = load(path)
+    loader = Loader(path)
+    config = loader.load()
     wrong, soon = _certificates(config.tls)
     found = [(path, one) for one in wrong]
     apps = sorted(config.apps.items())
@@ -42,12 +43,18 @@ def check(path: str) -> tuple[int, list[str], str]:
         for key, text in _application(app):
             found.append((config.origins[name], (("apps", name, *key.split(".")), text)))
     problems = [*config.problems, *_placed(found)]
-    notes = [
-        about_machine(),
-        *soon,
-        *(note for name, _ in apps for note in _notes(name, config.apps)),
-    ]
+    problems.sort(key=lambda one: (one.file != path, one.file, one.line or 0))
+    notes = [about_machine(), *soon, *loader.missed, *_strangers(config)]
+    notes += [note for name, _ in apps for note in _notes(name, config.apps)]
     return len(config.apps), [str(problem) for problem in problems], "\n".join(notes)
+
+
+def _strangers(config: Config) -> Iterator[str]:
+    """Whom managers may drive, though there is no such application."""
+    for name, manager in sorted(config.managers.items()):
+        for app in manager.apps if manager.apps != ("*",) else ():
+            if app not in config.origins:
+                yield f"managers.{name}: there is no application '{app}' in this guest"
 
 
 def _placed(found: list[tuple[str, Finding]]) -> Iterator[Problem]:

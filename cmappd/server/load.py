@@ -35,6 +35,8 @@ class Loader:
         self._lacks: list[Lack] = []
         self._save: Callable[[Config], None] | None = None
         self._kept: object = None  # what was saved last
+        self._warn: Callable[[str], None] = lambda _text: None
+        self.missed: list[str] = []  # in sentences: the patterns that match nothing
         self._files: tuple[str, ...] = ()
         self._patterns: tuple[str, ...] = ()
         self._logs = files.default_paths(os.geteuid() == 0, os.environ).log_directory
@@ -61,9 +63,13 @@ class Loader:
         """Go on from what was in force of the main file before."""
         self._config, self._patterns = last, last.server.include
 
-    def keep(self, save: Callable[[Config], None]) -> None:
-        """From now on have kept what is in force of the main file; ``save`` may raise OSError."""
-        self._save = save
+    def attach(self, save: Callable[[Config], None], warn: Callable[[str], None]) -> None:
+        """From now on have kept what is in force of the main file, and have told what is no
+        problem, but may not be meant. ``save`` may raise OSError.
+        """
+        self._save, self._warn = save, warn
+        for text in self.missed:
+            warn(text)
 
     def recall(self, kept: Mapping[str, Kept]) -> Config:
         """What is in force when these were the last good ones of an earlier cmappserver.
@@ -99,7 +105,7 @@ class Loader:
             self._kept = general
         except OSError as error:
             text = f"cannot keep what is in force for the next start: {error.strerror}"
-            problem = Problem(self.path, None, "", text)
+            problem = Problem(self.path, None, "server.state_directory", text)
             return replace(config, problems=(*config.problems, problem))
         return config
 
@@ -123,12 +129,21 @@ class Loader:
 
     def _included(self, failures: list[Problem]) -> list[str]:
         found: set[str] = set()
+        missed = []
         for pattern in self._patterns:
             try:
-                found.update(files.expand([pattern]))
+                matching = files.expand(pattern)
             except ConfigError as error:
                 failures.append(Problem(os.path.dirname(pattern), None, "", str(error)))
-        return sorted(found)
+                continue
+            found.update(matching)
+            if not matching:
+                missed.append(f"include '{pattern}' matches nothing")
+        for text in missed:
+            if text not in self.missed:
+                self._warn(text)
+        self.missed = missed
+        return sorted(found - {self.path})
 
     def watched(self) -> tuple[str, ...]:
         """The files that were read, the directories where others may come, and what is lacking."""
@@ -156,8 +171,3 @@ def _read_one(path: str, sources: list[Source], failures: list[Problem]) -> Conf
         failures.append(Problem(path, None, "", str(error)))
         return error
     return None
-
-
-def load(path: str) -> Config:
-    """The configuration of one file and its includes, for checking. Raises ConfigError."""
-    return Loader(path).load()

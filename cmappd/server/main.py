@@ -185,7 +185,7 @@ def _prepare(
     epoch, boot_id = secrets.token_hex(4), _boot_id()
     store = Store(state, boot_id)
     store.open()
-    loader.keep(partial(general.save, state, boot_id, loader.path))
+    loader.attach(partial(general.save, state, boot_id, loader.path), logger.warning)
     kept, refused = store.load(config.apps)
     for app, problem in refused.items():
         logger.error("%s: %s", app, problem)

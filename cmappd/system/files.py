@@ -12,7 +12,7 @@ import os
 import pwd
 import shlex
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from cmappd.errors import ConfigError, TransientError
@@ -169,7 +169,9 @@ def _way_to(path: str) -> list[Entry]:
                 continue
             target = os.readlink(step)
         except OSError as error:
-            raise cannot(f"read {path}: {step}", error) from error
+            raise cannot(
+                f"read {path}: {step}" if step != path else f"read {path}", error
+            ) from error
         links += 1
         if links > MAX_SYMLINKS:
             raise ConfigError(f"cannot read {path}: too many symbolic links at {step}")
@@ -225,18 +227,18 @@ def _user_name(uid: int) -> str:
         return str(uid)
 
 
-def expand(patterns: Sequence[str]) -> list[str]:
-    """The files that absolute glob patterns name, sorted, each once, without editors' leftovers.
+def expand(pattern: str) -> list[str]:
+    """The files that an absolute glob pattern names, sorted, without editors' leftovers.
 
-    Raises ConfigError for a directory that cannot be read: its files are not gone.
+    A path without wildcards names itself, be it there or not. Raises ConfigError for a directory
+    that cannot be read: its files are not gone.
     """
-    found: set[str] = set()
-    for pattern in patterns:
-        directory = os.path.dirname(pattern)
-        if not glob.has_magic(directory):
-            _check_listable(directory)
-        found.update(glob.glob(pattern))
-    return sorted(path for path in found if not _is_leftover(path))
+    if not glob.has_magic(pattern):
+        return [pattern]
+    directory = os.path.dirname(pattern)
+    if not glob.has_magic(directory):
+        _check_listable(directory)
+    return sorted(path for path in glob.glob(pattern) if not _is_leftover(path))
 
 
 def _check_listable(directory: str) -> None:

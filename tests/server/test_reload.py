@@ -313,7 +313,7 @@ def test_a_main_file_that_cannot_be_read_changes_nothing_beside_an_included_one(
         admin = guest.control()
         pids = start(admin), start(admin, "web")
         spoil(guest.config)
-        guest.wait_log(f"error configuration: {guest.config}: .*{said}")
+        guest.wait_log(f"error configuration: cannot .* {guest.config}: .*{said}")
         # The included files go on to be followed, and may not hold more than they may.
         guest.include("web.toml", stanza("web", "/bin/sleep", "600", description="new"))
         admin.wait_app("web", lambda status: status.description == "new")
@@ -369,6 +369,31 @@ def test_files_come_and_go_in_the_include_directory(guest: Guest) -> None:
     path.unlink()
     wait_for(lambda: "web" not in admin.statuses())
     assert not guest.control().app("db").problem
+
+
+def test_an_include_directory_that_vanishes_is_told(guest: Guest) -> None:
+    guest.include("web.toml", OTHER)
+    guest.wait_log("added: web")
+    told = len(re.findall("matches nothing", guest.log()))
+    (guest.folder / "apps.d").rename(guest.folder / "moved")
+    guest.wait_log("removed: web")
+    pattern = re.escape(f"warning include '{guest.folder}/apps.d/*.toml' matches nothing")
+    guest.wait_log(pattern, times=told + 1)
+
+
+def test_a_file_that_is_included_by_its_name_and_deleted_keeps_its_applications(
+    tmp_path: Path,
+) -> None:
+    guest = Guest(tmp_path)
+    web = tmp_path / "web.toml"
+    replace_file(web, OTHER)
+    replace_file(guest.config, guest.head().replace("apps.d/*.toml", "web.toml"))
+    with guest.started():
+        admin = guest.control()
+        web.unlink()
+        status = admin.wait_app("web", lambda status: status.problem)
+        assert status.problem == f"cannot read {web}: No such file or directory"
+        assert not status.removed
 
 
 def test_a_file_that_is_deleted_and_made_anew_is_followed(guest: Guest) -> None:

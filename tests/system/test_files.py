@@ -122,19 +122,23 @@ class TestExpand:
             *("a.toml.swp", "a.toml.rpmsave", "a.toml.rpmnew", "a.toml.dpkg-old", "c.conf"),
         ):
             (tmp_path / name).touch()
-        found = files.expand([f"{tmp_path}/*", f"{tmp_path}/a.toml", f"{tmp_path}/.*"])
+        found = files.expand(f"{tmp_path}/*")
         assert found == [f"{tmp_path}/{name}" for name in ("a.toml", "b.toml", "c.conf")]
+        assert files.expand(f"{tmp_path}/.*") == []
+
+    def test_a_path_without_wildcards_is_itself(self, tmp_path: Path) -> None:
+        assert files.expand(f"{tmp_path}/none/.a~") == [f"{tmp_path}/none/.a~"]
 
     def test_nothing_there_is_no_error_and_a_dangling_link_is_shown(self, tmp_path: Path) -> None:
-        assert files.expand([f"{tmp_path}/apps.d/*.toml"]) == []
+        assert files.expand(f"{tmp_path}/apps.d/*.toml") == []
         (tmp_path / "lost.toml").symlink_to("nowhere")
-        assert files.expand([f"{tmp_path}/*.toml"]) == [f"{tmp_path}/lost.toml"]
+        assert files.expand(f"{tmp_path}/*.toml") == [f"{tmp_path}/lost.toml"]
 
     @root
     @pytest.mark.root
     def test_a_directory_that_cannot_be_read_is_not_an_empty_one(self, trusted: Path) -> None:
         (trusted / "apps.d").mkdir(0o700)
-        said = as_nobody("files.expand([sys.argv[1]])", f"{trusted}/apps.d/*.toml")
+        said = as_nobody("files.expand(sys.argv[1])", f"{trusted}/apps.d/*.toml")
         assert said == f"cannot list {trusted}/apps.d: Permission denied\n"
 
 

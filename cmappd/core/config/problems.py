@@ -41,6 +41,8 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
+        if not self.key and self.file in self.message:  # about all of it, which says so itself
+            place = ""
         return ": ".join(part for part in (place, self.key, self.message) if part)
 
 
