@@ -20,6 +20,7 @@ from cmappd import __version__
 from cmappd.core.config import Config
 from cmappd.core.printable import printable
 from cmappd.errors import CmappdError, ConfigError, TransientError
+from cmappd.server import startup
 from cmappd.server.cgroups import open_cgroups
 from cmappd.server.connections import Connections
 from cmappd.server.listeners import Listeners
@@ -63,9 +64,9 @@ def main() -> None:
         loader = Loader(os.path.abspath(options.config))
         if options.rehearse:
             config = loader.load()
-            rehearse(_paths(config).state_directory, _boot_id(), config)
+            rehearse(startup.paths(config).state_directory, startup.boot_id(), config)
             return
-        asyncio.run(_serve(loader, _load(loader), given))
+        asyncio.run(_serve(loader, startup.load(loader), given))
     except CmappdError as error:
         lines = map(printable, f"cmappserver: {error}".split("\n"))
         print("\n".join(lines), file=sys.stderr)
@@ -102,7 +103,7 @@ async def _serve(loader: Loader, config: Config, given: Handover) -> None:
     loop.call_soon(world.reaper.reap)  # children whose SIGCHLD went to the program in our place
     watcher = Watcher(loader.watched(), lambda text: world.log.warning("%s", text))
     try:
-        await listeners.open_control(_paths(config).control)
+        await listeners.open_control(startup.paths(config).control)
         await reloader.begin()
         given.close()
         async with asyncio.TaskGroup() as tasks:
@@ -140,34 +141,6 @@ def _cancel(tasks: list[asyncio.Task[None]]) -> None:
 # The start ---------------------------------------------------------------------------
 
 
-def _load(loader: Loader) -> Config:
-    """The configuration; or with what was last good of its main file, while applications run.
-
-    Raises ConfigError where there is nothing to supervise: then the file must be mended first.
-    """
-    try:
-        return loader.load()
-    except ConfigError:
-        usual = files.default_paths(os.geteuid() == 0, os.environ).state_directory
-        boot_id = _boot_id()
-        for state in (loader.named_state_directory() or usual, usual):
-            last = general.load(state, boot_id, loader.path)
-            here = last is not None and _paths(last).state_directory == state
-            if last is not None and here and Store(state, boot_id).matters():
-                loader.resume(last)
-                return loader.load()
-        raise
-
-
-def _paths(config: Config) -> files.Paths:
-    """Where everything is that this configuration does not say otherwise."""
-    paths = files.default_paths(os.geteuid() == 0, os.environ)
-    state = config.server.state_directory or paths.state_directory
-    lasting = config.server.state_directory or paths.lasting_directory
-    control = config.server.control or os.path.join(state, "control.sock")
-    return paths._replace(state_directory=state, lasting_directory=lasting, control=control)
-
-
 def _prepare(
     loader: Loader, config: Config, given: Handover
 ) -> tuple[World, Lock, dict[str, Kept]]:
@@ -176,13 +149,13 @@ def _prepare(
     Raises CmappdError.
     """
     logger = log.set_up(config.server.log_format)
-    paths = _paths(config)
+    paths = startup.paths(config)
     state = paths.state_directory
     files.private_directory(state)
     lock = _lock(os.path.join(state, "lock"), given)
     become_supervisor()
     limits.raise_open_files(given.open_files)
-    epoch, boot_id = secrets.token_hex(4), _boot_id()
+    epoch, boot_id = secrets.token_hex(4), startup.boot_id()
     store = Store(state, boot_id)
     store.open()
     loader.attach(partial(general.save, state, boot_id, loader.path), logger.warning)
@@ -216,11 +189,6 @@ def _lock(path: str, given: Handover) -> Lock:
     """The lock of the state directory, which who was in our place may hold for us already."""
     name = f"lock {path}"
     return name, files.lock(path, given.take(name))
-
-
-def _boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
 
 
 def _complain(connections: Connections, context: dict[str, Any]) -> None:

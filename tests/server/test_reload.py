@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -611,7 +611,7 @@ class Files:
         self.config = config
         self.defect = defect
 
-    def load(self) -> Config:
+    def load(self, _up: Collection[str]) -> Config:
         if self.defect is not None:
             raise self.defect
         return self.config
