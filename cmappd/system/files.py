@@ -12,7 +12,7 @@ import os
 import pwd
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cmappd.errors import ConfigError, TransientError
