@@ -28,6 +28,7 @@ class Arguments(NamedTuple):
     config: str
     log_file: str | None
     ready_fd: int | None
+    ends_alone: str | None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,6 +48,8 @@ def parse(words: list[str]) -> Arguments:
         raise UsageError("--timeout is for --start, --stop, --detach, --status and --check")
     if given.ready_fd is not None and verb != "run":
         raise UsageError("--ready-fd is for running, not for --start and the other verbs")
+    if given.ends_alone is not None and verb != "run":
+        raise UsageError("--ends-alone is for running, not for --start and the other verbs")
     return Arguments(
         given.app,
         given.guest,
@@ -57,7 +60,18 @@ def parse(words: list[str]) -> Arguments:
         os.path.abspath(given.config),
         _absolute(given.log_file),
         given.ready_fd,
+        _absolute(given.ends_alone),
     )
+
+
+def report_of(words: list[str]) -> str | None:
+    """The file of ``--report``, also where other words are refused."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--report")
+    try:
+        return _absolute(parser.parse_known_args(words)[0].report)
+    except UsageError:
+        return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", default=settings.DEFAULT_FILE, help="default: %(default)s")
     add("--log-file", metavar="FILE", help="log to FILE too; SIGHUP reopens it")
     add("--ready-fd", metavar="FD", type=_descriptor, help="write a line to FD when it is ready")
+    add("--ends-alone", metavar="FILE", help="keep in FILE when the guest, cut off, has ended it")
     add("--version", action="version", version=f"cmappmgr {cmappd.__version__}")
     return parser
 

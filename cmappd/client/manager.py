@@ -20,6 +20,7 @@ from cmappd.client.call import Opener
 from cmappd.client.link import Link, LinkError
 from cmappd.client.log import INFO, Log
 from cmappd.client.settings import Guest, Intervals, Settings
+from cmappd.core import at_most_once
 from cmappd.core.budget import LINES
 from cmappd.core.follow.actions import Action, Close, Connect, Exit, Ready, Send, Terms
 from cmappd.core.follow.actions import Log as Say
@@ -49,8 +50,7 @@ def _run(words: list[str]) -> int:
         asked = arguments.parse(words)
         log = Log(asked.app, asked.log_file)
     except UsageError as error:
-        Log("").write(str(error), ERROR)
-        return 200
+        return _refuse(words, str(error), started)
     except SystemExit as over:  # --help and --version
         _flush()
         return over.code if isinstance(over.code, int) else 0
@@ -65,11 +65,24 @@ def _run(words: list[str]) -> int:
         end = exit_as(reasons.USAGE, str(error), None)
     _tell(asked, log, end)
     if asked.report is not None:
-        try:
-            report.write(asked.report, report.make(end, asked.app, guest, started, time.time()))
-        except OSError as error:
-            log.write(f"cannot write --report {asked.report}: {error.strerror}", ERROR)
+        _report(asked.report, report.make(end, asked.app, guest, started, time.time()), log)
     return end.code
+
+
+def _refuse(words: list[str], why: str, started: float) -> int:
+    """Before there is a log, and an application."""
+    log, end, path = Log(""), exit_as(reasons.USAGE, why, None), arguments.report_of(words)
+    log.write(why, ERROR)
+    if path is not None:
+        _report(path, report.make(end, "", None, started, time.time()), log)
+    return end.code
+
+
+def _report(path: str, made: report.Report, log: Log) -> None:
+    try:
+        report.write(path, made)
+    except OSError as error:
+        log.write(f"cannot write --report {path}: {error.strerror}", ERROR)
 
 
 def _tell(asked: Arguments, log: Log, end: Exit) -> None:
@@ -112,7 +125,8 @@ def _carry_out(asked: Arguments, chosen: Settings, guest: Guest, log: Log) -> Ex
     )
     # A script's --start dies of SIGTERM as any command does; what it started runs on.
     wakening = _wake_on(signal.SIGHUP, *(FOLLOWING if asked.verb == "run" else ()))
-    return Driver(Follower(terms, time.monotonic()), opener, log, wakening, asked.ready_fd).run()
+    follower = Follower(terms, time.monotonic())
+    return Driver(follower, opener, log, wakening, asked.ready_fd, asked.ends_alone).run()
 
 
 def _answer(
@@ -155,16 +169,19 @@ class Driver:
         log: Log,
         wakening: int,
         ready_fd: int | None = None,
+        ends_alone: str | None = None,
     ) -> None:
         """``wakening`` is a descriptor from which the numbers of signals are read.
 
-        To ``ready_fd`` a line is written when the application is ready.
+        To ``ready_fd`` a line is written when the application is ready; ``ends_alone`` is the path
+        of what `report.EndsAlone` keeps.
         """
         self._follower = follower
         self._opener = opener
         self._log = log
         self._wakening = wakening
         self._ready_fd = ready_fd
+        self._ends_alone = None if ends_alone is None else report.EndsAlone(ends_alone)
         self._link: Link | None = None
         self._end: Exit | None = None
 
@@ -226,9 +243,20 @@ class Driver:
             self._carry_out(self._follower.connected(now))
         for message in messages:
             if self._link is current:
+                actions = self._follower.message(message, now)
+                self._keep_ends_alone()  # before anybody is told that it is ready
                 # The result and its evidence come once, whatever was said before them.
-                result = isinstance(message, Ended)
-                self._carry_out(self._follower.message(message, now), always=result)
+                self._carry_out(actions, always=isinstance(message, Ended))
+
+    def _keep_ends_alone(self) -> None:
+        status = self._follower.status
+        if self._ends_alone is None or status is None:
+            return
+        try:
+            self._ends_alone.keep(at_most_once.ends_alone_after(status.ends_within))
+        except OSError as error:
+            path = self._ends_alone.path
+            self._log.write(f"cannot write --ends-alone {path}: {error.strerror}", ERROR)
 
     def _carry_out(self, actions: list[Action], always: bool = False) -> None:
         """With ``always`` their lines are written, however many the guest has brought about."""

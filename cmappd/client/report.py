@@ -1,4 +1,8 @@
-"""The report of ``--report FILE``: how cmappmgr ended, as JSON, written whole or not at all."""
+"""What cmappmgr leaves in files, each written whole or not at all.
+
+The report of ``--report FILE`` says how it ended, as JSON. The file of ``--ends-alone`` has after
+how many seconds a guest that is cut off has ended the application by itself; 0: it does not.
+"""
 
 import os
 import time
@@ -54,9 +58,32 @@ def make(end: Exit, app: str, guest: str | None, started: float, ended: float) -
     )
 
 
+class EndsAlone:
+    """The file of ``--ends-alone``: the last word of the guest, for whoever outlives us."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._kept: int | None = None
+
+    def keep(self, seconds: int) -> None:
+        """Write that after so many seconds the guest has ended it. Raises OSError."""
+        if seconds == self._kept:
+            return
+        self._kept = seconds
+        try:
+            _replace(self.path, b"%d\n" % seconds)
+        except OSError:
+            with suppress(OSError):  # an older word would be worse than none
+                os.unlink(self.path)
+            raise
+
+
 def write(path: str, report: Report) -> None:
     """Replace the file at ``path``, on the disk when this returns. Raises OSError."""
-    text = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    _replace(path, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+
+
+def _replace(path: str, text: bytes) -> None:
     aside = f"{path}.{os.getpid()}.new"
     with suppress(FileNotFoundError):  # of a process that had our pid before, and crashed
         os.unlink(aside)

@@ -197,6 +197,42 @@ def test_it_tells_on_a_descriptor_when_the_application_is_ready(site: Site) -> N
         assert told.read() == b"ready\n"
 
 
+def test_it_keeps_what_the_guest_says_last_of_how_it_ends_it_alone(site: Site) -> None:
+    """On the disk before it tells that the application is ready, and whenever it changes."""
+    path, go_on = site.directory / "alone", threading.Event()
+
+    def script(peer: Conversation) -> None:
+        peer.grant(msgspec.structs.replace(RUNNING, ends_within=33.0))
+        go_on.wait(DEADLINE)
+        peer.say(State(0, msgspec.structs.replace(RUNNING, ends_within=63.0), "b1", "e1"))
+        wait_for(lambda: read(path) == "65\n")
+        peer.say(State(0, RUNNING, "b1", "e1"))
+        peer.hear()
+
+    with site.peer(script) as peer:
+        words = ("--app", "oracle", "--config", site.configure(peer.port), "--ends-alone", path)
+        reading, writing = os.pipe()
+        with open(reading, "rb") as told:
+            process = start("manager", *words, "--ready-fd", str(writing), pass_fds=(writing,))
+            os.close(writing)
+            assert told.read() == b"ready\n"
+        assert read(path) == "34\n"
+        go_on.set()
+        wait_for(lambda: read(path) == "0\n")
+        process.kill()
+        finish(process)
+    assert read(path) == "0\n"
+
+
+@pytest.mark.parametrize("words", [("--app", "x" * 300), ("--app", "oracle", "--nonsense")])
+def test_words_that_are_refused_are_reported_too(site: Site, words: tuple[str, ...]) -> None:
+    report = site.directory / "report.json"
+    code, _, errors = run("manager", *words, "--report", report)
+    told = json.loads(report.read_text())
+    assert (code, told["code"], told["reason"], told["claimed"]) == (200, 200, "usage", False)
+    assert told["text"].partition(": ")[2] in errors
+
+
 @pytest.mark.parametrize("fd", ["2", "63", "x"])
 def test_a_descriptor_that_is_none_is_a_usage_error(site: Site, fd: str) -> None:
     code, _, errors = run("manager", "--app", "oracle", "--ready-fd", fd)

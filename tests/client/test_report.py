@@ -1,6 +1,7 @@
 """The report of cmappmgr."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,29 @@ def test_it_says_all_that_is_known(tmp_path: Path) -> None:
         "ended": "1970-01-01T00:01:01Z",
     }
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_last_word_on_how_the_guest_ends_it_alone_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "alone"
+    kept = report.EndsAlone(str(path))
+    for seconds in (34, 0):
+        kept.keep(seconds)
+        assert path.read_text() == f"{seconds}\n"
+    path.unlink()
+    kept.keep(0)
+    assert not path.exists()  # nothing is written that is no news
+
+
+def test_where_the_last_word_cannot_be_kept_no_older_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "alone"
+    kept = report.EndsAlone(str(path))
+    kept.keep(34)
+    (tmp_path / f"alone.{os.getpid()}.new").mkdir()  # in the way of what is written
+    with pytest.raises(OSError, match="directory"):
+        kept.keep(60)
+    assert not path.exists()
 
 
 def test_without_an_outcome(tmp_path: Path) -> None:
