@@ -75,6 +75,8 @@ def test_units_name_the_programs_by_their_paths(destdir: Path) -> None:
 def test_the_agent_looks_for_the_programs_where_they_are(destdir: Path) -> None:
     agent = (destdir / "usr/lib/ocf/resource.d/cmappd/app").read_text()
     assert "\nPATH=$PATH:/usr/bin:/opt/cmappd/bin\n" in agent
+    assert "\n/usr/bin and /opt/cmappd/bin.\n" in agent  # as it says of itself
+    assert "/usr/local" not in agent
 
 
 def test_serviceguards_files_and_the_documents_name_what_is_installed_by_its_path(
