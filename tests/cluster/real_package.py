@@ -58,7 +58,7 @@ class Package:
 
     def managers(self, node: str) -> list[int]:
         """Those that are there."""
-        return sorted(self.cluster.processes_in(node, f"--guest {NAME} --report"))
+        return sorted(self.cluster.processes_in(node, f"--guest={NAME} --report"))
 
     def said(self, text: str) -> int:
         """How often the log of ``db``, where it was at first, has that since then."""

@@ -6,6 +6,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
+
 from tests.end_to_end.harness import Scene
 from tests.end_to_end.programs import PATIENCE, PROGRAMS, wait_for
 
@@ -26,7 +28,7 @@ class Agent:
         self.folder = scene.folder / node
         self.folder.mkdir(exist_ok=True)
         self.log = scene.folder / f"{node}-{app}.log"
-        self._state = self.folder / f"cmappd-{app}"
+        self.state = self.folder / f"cmappd-{app}"  # what the agent keeps
         given = {
             "app": app,
             "program": str(PROGRAMS / "cmappmgr"),
@@ -81,12 +83,22 @@ class Agent:
     @property
     def manager(self) -> int:
         """The pid of its manager."""
-        return int((self._state / "pid").read_text())
+        return int((self.state / "pid").read_text())
 
     @property
     def watched(self) -> Path:
         """Where it keeps when a monitor was last over."""
-        return self._state / "watched"
+        return self.state / "watched"
+
+    def begin_waiting(self) -> "subprocess.Popen[str]":
+        """A monitor that waits for the end of the manager, which is not the first one."""
+        waiting = self.begin("monitor", interval=1, timeout=60)
+        below = psutil.Process(waiting.pid)
+        wait_for(
+            lambda: "flock" in [each.name() for each in below.children() if each.is_running()],
+            "the monitor to wait",
+        )
+        return waiting
 
     def kill_manager(self) -> None:
         """kill -9, and wait until it is seen."""

@@ -1,5 +1,6 @@
 """The agent for Pacemaker does what it promises, action by action."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,8 +12,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from cmappd.core import at_most_once
 from tests.end_to_end.causes.people import STUBBORN
 from tests.end_to_end.harness import Scene
 from tests.end_to_end.ocf import AGENT, LIBRARY, SCHEMA, TESTER, Agent
@@ -237,6 +240,33 @@ def octal(scene: Scene, make: Make) -> Agent:
     return make(ends_alone_after="060")
 
 
+def program(scene: Scene, *lines: str) -> str:
+    """Something in the place of cmappmgr; its path."""
+    path = scene.folder / "program"
+    path.write_text("\n".join([*lines, ""]))
+    path.chmod(0o755)
+    return str(path)
+
+
+def missing_interpreter(scene: Scene, make: Make) -> Agent:
+    return make(program=program(scene, "#!/nonexistent/python"))
+
+
+def broken_program(scene: Scene, make: Make) -> Agent:
+    lines = ("#!/bin/sh", '[ "$1" = --version ] || { echo "no module ssl" >&2; exit 1; }')
+    return make(program=program(scene, *lines))
+
+
+def name_like_an_option(scene: Scene, make: Make) -> Agent:
+    return make(app="-x")
+
+
+def long_name(scene: Scene, make: Make) -> Agent:
+    agent = make()
+    agent.environment["OCF_RESKEY_app"] = "x" * 300
+    return agent
+
+
 def unwritable_log(scene: Scene, make: Make) -> Agent:
     return make(log=str(scene.folder))
 
@@ -264,6 +294,10 @@ def does_not_start(scene: Scene, make: Make) -> Agent:
     [
         (missing_config, INSTALLED, "there is no file /nonexistent/cmappmgr.toml"),
         (missing_program, INSTALLED, "there is no program /nonexistent/cmappmgr"),
+        (missing_interpreter, INSTALLED, "not found"),
+        (broken_program, GENERIC, "its manager ended without a report: no module ssl"),
+        (name_like_an_option, CONFIGURED, "there is no application '-x' in this guest"),
+        (long_name, ARGS, "it is not a name"),
         (bad_config, ARGS, "gusts"),
         (no_name, CONFIGURED, "the parameter app is required"),
         (no_number, CONFIGURED, "'2s' is not a number of seconds"),
@@ -301,6 +335,8 @@ def test_a_start_that_fails(
     ("case", "code"),
     [
         (bad_config, ARGS),
+        (missing_interpreter, INSTALLED),
+        (long_name, ARGS),
         (unknown_application, INSTALLED),  # another guest may have it
         (denied, PERM),
         (refused_certificate, PERM),
@@ -340,6 +376,54 @@ def test_one_that_is_not_ready_in_time_is_said_to_be_so_and_stopped(
     assert scene.guest.pids("db")
     assert agent.code("stop") == OK
     assert not scene.guest.pids("db")
+
+
+@pytest.mark.parametrize("timeout", [1, 2])
+def test_a_start_that_has_no_time_says_so(scene: Scene, agent: Agent, timeout: int) -> None:
+    code, said = agent("start", timeout=timeout)
+    assert (code, "not ready in the time that start has" in said) == (GENERIC, True)
+    assert agent.code("stop") == OK
+
+
+@pytest.fixture
+def full(scene: Scene) -> Iterator[Callable[[str], None]]:
+    """Gives what the agent keeps a file system that is full: of bytes, or of files."""
+    folder = scene.folder / "node1"
+
+    def fill(limit: str) -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", limit, "full", folder], check=True)
+        with contextlib.suppress(OSError), (folder / "filling").open("wb") as file:
+            file.write(b"x" * 65536)
+
+    yield fill
+    subprocess.run(["umount", "--lazy", folder], check=False)
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "reason"),
+    [("size=8k", GENERIC, "/pid"), ("size=8k,nr_inodes=3", PERM, "/lock")],
+)
+def test_what_could_not_be_signalled_is_not_started(
+    scene: Scene, agent: Agent, full: Callable[[str], None], limit: str, code: int, reason: str
+) -> None:
+    """Nobody could stop a manager whose pid is nowhere."""
+    full(limit)
+    found, said = agent("start")
+    assert (found, f"cannot write {agent.state}{reason}" in said) == (code, True), said
+    assert not managers(agent)
+    if code == PERM:
+        assert agent.code("monitor") == NOT_RUNNING
+    assert agent.code("stop") == OK
+    assert agent.code("monitor") == NOT_RUNNING
+    assert not scene.guest.pids("db")
+
+
+def managers(agent: Agent) -> list[psutil.Process]:
+    """Those that have begun, whatever the agent knows."""
+    words = str(agent.state / "report")
+    return [
+        each for each in psutil.process_iter(["cmdline"]) if words in (each.info["cmdline"] or ())
+    ]
 
 
 # Monitor ---------------------------------------------------------------------------------
@@ -417,6 +501,44 @@ def test_how_long_a_silent_guest_is_waited_for_its_manager_knows(
     assert agent.code("stop") == OK
 
 
+def test_a_silent_guest_does_not_keep_the_cluster_from_acting(scene: Scene, make: Make) -> None:
+    """Pacemaker does one thing at a time with a resource: what is planned waits for a monitor."""
+    scene.guest.obedient("db")
+    scene.guest.start()
+    agent = make(config=scene.host(connect_timeout="25s"))
+    assert agent.code("start") == OK
+    frozen(scene)
+    begin = time.monotonic()
+    assert agent.code("monitor", level=10, timeout=28) == OK
+    assert time.monotonic() - begin < 15  # answer_timeout is 2
+    assert scene.guest.server is not None
+    scene.guest.server.signal(signal.SIGCONT)
+    assert agent.code("stop") == OK
+
+
+def test_no_words_of_the_guest_can_forge_a_line_of_the_log(scene: Scene, agent: Agent) -> None:
+    assert agent.code("start") == OK
+    words = r"cmappmgr db@guest1: \n2026-01-01 00:00:00 \033[2J"
+    lines = ("#!/bin/sh", f"printf '%s\\n' '{words}'", "exit 201")
+    agent.environment["OCF_RESKEY_program"] = program(scene, *lines)
+    assert agent.code("monitor", level=10) == OK
+    assert words.removeprefix("cmappmgr ") in agent.log.read_text()
+    agent.environment["OCF_RESKEY_program"] = agent.parameters["program"]
+    assert agent.code("stop") == OK
+
+
+@pytest.mark.parametrize("action", ["monitor", "stop", "start", "migrate_to"])
+def test_where_the_life_of_the_manager_cannot_be_told_nothing_is_taken_for_granted(
+    make: Make, action: str
+) -> None:
+    agent = make()
+    agent.state.mkdir()
+    (agent.state / "lock").symlink_to("/nonexistent/lock")
+    code, said = agent(action)
+    assert code == GENERIC, said
+    assert f"cannot tell whether its manager lives: flock {agent.state}/lock ended with 66" in said
+
+
 def died(scene: Scene, agent: Agent) -> None:
     manager = Path(f"/proc/{agent.manager}")
     scene.guest.order("db", 4)
@@ -465,6 +587,27 @@ def test_trouble_before_the_first_monitors_is_told_by_one_of_two(
     assert agent.code("stop") == OK
 
 
+@pytest.mark.parametrize("first", [0, 10])
+def test_trouble_after_a_monitor_was_killed_is_told_by_one_of_two(
+    scene: Scene, agent: Agent, first: int
+) -> None:
+    """Pacemaker kills the one that waits when it stops to watch, as for maintenance-mode."""
+    assert agent.code("start") == OK
+    assert agent.code("monitor", interval=1) == OK
+    assert agent.code("monitor", interval=60, level=10) == OK
+    waiting = agent.begin_waiting()
+    below = psutil.Process(waiting.pid).children()
+    waiting.kill()
+    for each in below:
+        each.kill()
+    waiting.communicate()
+    died(scene, agent)
+    for level in (first, 10 - first, first):
+        expected = OK if level else GENERIC
+        assert agent.code("monitor", interval=60 if level else 1, level=level) == expected
+    assert agent.code("stop") == OK
+
+
 @pytest.mark.parametrize("trouble", [died, killed, suspended])
 def test_a_monitor_of_level_10_that_is_alone_tells_of_trouble(
     scene: Scene, agent: Agent, trouble: Callable[[Scene, Agent], None]
@@ -491,6 +634,57 @@ def test_a_stop_waits_for_an_application_that_takes_its_time(scene: Scene, make:
     assert not scene.guest.pids("db")
     assert scene.guest.status("db")["last"]["cause"] == "manager"
     assert "exit 0, stopped: stopped as its manager asked" in agent.log.read_text()
+
+
+def unreadable(scene: Scene, agent: Agent) -> None:
+    Path(agent.parameters["config"]).unlink()
+
+
+def refused(scene: Scene, agent: Agent) -> None:
+    config = Path(agent.parameters["config"])
+    config.write_text(config.read_text().replace("guest1", "guest2"))
+
+
+@pytest.mark.parametrize("trouble", [unreadable, refused])
+@pytest.mark.parametrize("other_guests", ["false", "true"])
+def test_a_stop_waits_for_a_manager_beside_which_nobody_can_ask(
+    scene: Scene, make: Make, trouble: Callable[[Scene, Agent], None], other_guests: str
+) -> None:
+    """It has its link, and knows how the stop goes."""
+    scene.guest.shell("db", "trap 'sleep 4; exit 0' TERM; while :; do sleep 0.1; done")
+    scene.guest.start()
+    agent = make(other_guests=other_guests)
+    assert agent.code("start") == OK
+    trouble(scene, agent)
+    assert agent("stop") == (OK, "")
+    assert not scene.guest.pids("db")
+    assert "exit 0, stopped: stopped as its manager asked" in agent.log.read_text()
+
+
+def test_a_stop_needs_no_log(scene: Scene, make: Make) -> None:
+    """Whose folder may be gone."""
+    folder = scene.folder / "logs"
+    scene.guest.obedient("db")
+    scene.guest.start()
+    agent = make(log=str(folder / "db.log"))
+    assert agent.code("start") == OK
+    agent.kill_manager()
+    shutil.rmtree(folder)
+    assert agent("stop") == (OK, "")
+    assert not scene.guest.pids("db")
+
+
+def test_a_stop_has_failed_where_the_manager_lives_on(scene: Scene, agent: Agent) -> None:
+    """It owns the application, and nobody would know of it."""
+    assert agent.code("start") == OK
+    pid = agent.manager
+    frozen(scene)
+    (agent.state / "pid").write_text("")
+    code, said = agent("stop")
+    assert (code, "lives on after SIGKILL" in said) == (GENERIC, True)
+    assert agent.code("monitor") == OK
+    (agent.state / "pid").write_text(f"{pid}\n")
+    assert agent.code("stop") == OK
 
 
 def test_a_stop_that_does_not_succeed_in_time_has_failed(scene: Scene, make: Make) -> None:
@@ -560,6 +754,51 @@ def test_it_waits_until_the_guest_has_ended_it(scene: Scene, make: Make) -> None
         assert scene.guest.status("db")["last"]["cause"] == "lease"
     finally:
         proxy.close()
+
+
+def test_it_waits_also_where_the_manager_was_killed_when_the_link_was_cut(
+    scene: Scene, make: Make
+) -> None:
+    """For the whole time, which an application that ignores the signal takes."""
+    within = at_most_once.ends_within(5, 3, has_after=False)
+    needed = at_most_once.ends_alone_after(within)
+    manager = {"on_lost": "stop", "lease": "5s"}
+    scene.guest.shell("db", STUBBORN, manager=manager, stop={"timeout": "3s"})
+    scene.guest.start()
+    proxy = Proxy(scene.guest.port)
+    try:
+        config = scene.host(port=proxy.port)
+        agent = make(config=config, other_guests="true", ends_alone_after=str(needed))
+        assert agent.code("start") == OK
+        assert "a stop without an answer will fail" not in agent.log.read_text()
+        proxy.freeze()
+        os.kill(agent.manager, signal.SIGKILL)
+        begin = time.monotonic()
+        assert agent.code("stop", timeout=25) == OK
+        assert not scene.guest.pids("db")
+        assert time.monotonic() - begin >= needed
+    finally:
+        proxy.close()
+
+
+@pytest.mark.parametrize("orphaned", [False, True])
+def test_it_goes_by_what_the_guest_has_said_last(scene: Scene, make: Make, orphaned: bool) -> None:
+    manager = {"on_lost": "stop", "lease": "5s"}
+    scene.guest.obedient("db", manager=manager, stop={"timeout": "2s"})
+    scene.guest.start()
+    agent = make(other_guests="true", ends_alone_after="9")
+    assert agent.code("start") == OK
+    scene.guest.apps["db"]["manager"]["lease"] = "30s"
+    scene.guest.write()
+    wait_for(lambda: "may run for 33s after it is cut off" in agent.log.read_text())
+    assert agent.code("monitor", level=10) == OK
+    reason = "ends_alone_after must be 34 at least"
+    assert reason in agent.log.read_text()
+    if orphaned:
+        agent.kill_manager()
+    dead(scene)
+    code, said = agent("stop")
+    assert (code, reason in said) == (GENERIC, True)
 
 
 def test_it_fails_at_once_where_that_takes_longer_than_a_stop_may(scene: Scene, make: Make) -> None:
