@@ -5,10 +5,13 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import xml.etree.ElementTree as ET
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.certificates import Authority
 from tests.cluster import nodes
@@ -17,6 +20,7 @@ from tests.cluster.hypervisor import Hypervisor, StandIn
 from tests.cluster.machines import PATIENCE, Machine, Switch, wait_for
 from tests.cluster.qemu import Qemu
 from tests.cluster.real_guest import INTERVALS, RealGuest
+from tests.cluster.resources import ASKED_EVERY
 from tests.guest_vm.image import image
 
 NEEDED = ("corosync", "pacemakerd", "cibadmin", "crm_mon", "unshare", "setpriv", "nsenter", "ip")
@@ -145,7 +149,8 @@ class Cluster:
 
     def violations(self) -> str:
         """What the applications or the hypervisor saw that must never be."""
-        return self.disk.violations() + "".join(self.hypervisor.violations)
+        seen = [f"{node} was fenced, for nothing\n" for node in self.hypervisor.fenced]
+        return self.disk.violations() + "".join([*seen, *self.hypervisor.violations])
 
     def _forget(self) -> None:
         self.hypervisor.violations.clear()
@@ -237,13 +242,25 @@ class Cluster:
         return all(found.get(resource) == [node] for resource in resources)
 
     def wait_at(self, node: str, *resources: str, seconds: float = PATIENCE) -> None:
-        """Wait until it is so, and the cluster has nothing more to do."""
+        """Wait until it is so; the cluster may have more to do, as the first monitors."""
         what = f"{resources} at {node}"
         wait_for(lambda: self.is_at(node, *resources), what, seconds, every=0.05)
 
     def settle(self) -> None:
         """Wait until the cluster has nothing more to do."""
         wait_for(self.idle, "the cluster to be idle", every=0.1)
+
+    def wait_watched(self, node: str, app: str) -> None:
+        """Wait until a monitor there waits for the end of the manager, and the other behind it."""
+
+        def watched() -> bool:
+            for pid in self.processes_in(node, f"cmappd-{app}/lock true"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if time.time() - psutil.Process(pid).create_time() > 1.5 * ASKED_EVERY:
+                        return True
+            return False
+
+        wait_for(watched, f"a monitor of {app} to wait", every=0.1)
 
     def failures(self, resource: str) -> int:
         """The fail-count of a resource, over all nodes."""

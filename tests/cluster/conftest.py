@@ -68,12 +68,14 @@ def kept_cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 def real_cluster(kept_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """It; after a failure it begins anew."""
+    """It; after a failure it begins anew, and nobody may have seen what must not be."""
     yield kept_cluster
-    if request.node.stash[FAILED]:
+    violations = kept_cluster.violations()
+    if request.node.stash[FAILED] or violations:
         print_logs(kept_cluster)
         print(kept_cluster.real.vm.console.read_text(errors="replace")[-8000:])
         kept_cluster.restart()
+    assert not violations, violations
 
 
 def print_logs(cluster: Cluster) -> None:

@@ -132,10 +132,15 @@ class Guest:
         folder.mkdir()
         self.write()
 
-    def define(self, app: str, **keys: Any) -> None:
-        """Declare an application that obeys, and is ready at once where the keys say nothing."""
+    def define(self, app: str, *, stubborn: bool = False, **keys: Any) -> None:
+        """Declare an application that obeys, and is ready at once where the keys say nothing.
+
+        A stubborn one only ends by SIGKILL.
+        """
         self._disk.add(app)
         script = APPLICATION.format(name=app, guest=self.name, disk=self._disk.folder)
+        if stubborn:
+            script = f"trap '' TERM\n{script}"
         self.apps[app] = {
             "command": ["/bin/sh", "-c", script],
             "directory": str(self._disk.folder / app),

@@ -95,6 +95,12 @@ class Hypervisor:
         for vm in self.vms.values():
             vm.stop()
 
+    def take_fenced(self) -> list[str]:
+        """The nodes that were fenced since it was asked last, which was as it should be."""
+        with self._lock:
+            fenced, self.fenced[:] = list(self.fenced), ()
+            return fenced
+
     def power_off(self, node: str) -> None:
         """Kill a node, and with it the VMs that are there."""
         with self._lock:
@@ -109,7 +115,8 @@ class Hypervisor:
             with connection, self._lock, contextlib.suppress(OSError):  # its agent was cancelled
                 connection.settimeout(PATIENCE)
                 words = connection.recv(1024).decode().split()
-                connection.sendall(str(self._try(*words)).encode())
+                if words:
+                    connection.sendall(str(self._try(*words)).encode())
 
     def _try(self, *words: str) -> int:
         try:

@@ -75,8 +75,12 @@ class Package:
             self.cluster.run("crm_resource", "--resource", each, *words)
 
     def dies_and_is_restarted(self) -> float:
-        """The seconds until ``db`` runs again; its end is counted once, and nothing else is."""
+        """The seconds until ``db`` runs again; its end is counted once, and nothing else is.
+
+        A monitor waits for it.
+        """
         before, (vm, web, db) = self.guest.starts("db"), self.failures()
+        self.cluster.wait_watched(self.node, "db")
         self.guest.order("db", 3)
         begin = time.monotonic()
         wait_for(lambda: self.guest.starts("db") == before + 1, "the next start", SLOW)

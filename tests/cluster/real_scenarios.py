@@ -95,6 +95,7 @@ def real_node_dies(cluster: Cluster) -> float:
     it = Package(cluster)
     cluster.kill(it.node)
     seconds = it.goes_to_the_other()
+    assert cluster.hypervisor.take_fenced() == [it.node]
     assert not it.managers_ended()
     return seconds
 
@@ -102,10 +103,9 @@ def real_node_dies(cluster: Cluster) -> float:
 def real_node_is_cut_off(cluster: Cluster) -> float:
     """Its link is cut, and with it the guest's: the other one fences it first."""
     it = Package(cluster)
-    fenced = len(cluster.hypervisor.fenced)
     cluster.cut(it.node)
     seconds = it.goes_to_the_other()
-    assert cluster.hypervisor.fenced[fenced:] == [it.node]
+    assert cluster.hypervisor.take_fenced() == [it.node]
     assert not it.managers_ended()
     return seconds
 

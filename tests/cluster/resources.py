@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+ASKED_EVERY = 2  # seconds: the interval of the monitor that asks the guest
 OTHER = {"node1": "node2", "node2": "node1"}
 
 
@@ -29,7 +30,7 @@ def app(
     start, stop = timeouts
     operations = [
         _operation(name, "monitor", "1s", "20s"),
-        _asking(name, "2s", "15s"),
+        _asking(name, f"{ASKED_EVERY}s", "15s"),
         _operation(name, "start", "0s", start),
         _operation(name, "stop", "0s", stop),
         *(_operation(name, action, "0s", "60s") for action in ("migrate_to", "migrate_from")),
