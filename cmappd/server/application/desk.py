@@ -117,6 +117,7 @@ class Desk:
         visible = served.visible()
         if visible != self._published:
             self._published = visible
+            served.save()  # what was told must be known after a crash, too
             served.custody.link.send(served.state(0))
 
     def _claim(self, link: Link, claim: Claim, now: float) -> None:

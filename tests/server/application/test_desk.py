@@ -1,11 +1,12 @@
 """What is said to one application, and when that is too old to count."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 
-from cmappd.core.messages import Claim, State
+from cmappd.core.messages import Claim, Message, State
 from cmappd.core.state import Phase
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.shared.items import Said
@@ -44,3 +45,22 @@ def test_one_that_is_younger_is(tmp_path: Path) -> None:
         await until(lambda: db.app.phase is Phase.RUNNING)
 
     play(tmp_path, SLEEP, scene)
+
+
+def test_what_its_owner_is_told_is_in_the_record_by_then(tmp_path: Path) -> None:
+    """Or a crash would take back that it is ready."""
+    record = tmp_path / "state" / "apps" / "db.json"
+    recorded: list[tuple[str, str]] = []
+
+    class Witness(Recorder):
+        def send(self, message: Message) -> None:
+            super().send(message)
+            if isinstance(message, State):
+                recorded.append((message.status.phase, json.loads(record.read_text())["phase"]))
+
+    async def scene(_made: Ground, db: Supervisor) -> None:
+        await Witness("vmhost1").claim(db)
+        await until(lambda: ("running", "running") in recorded)
+
+    play(tmp_path, stanza("db", "/bin/sleep", "600", start={"ready": "200ms"}), scene)
+    assert all(told == kept for told, kept in recorded)
