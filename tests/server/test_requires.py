@@ -82,7 +82,8 @@ def test_a_stop_waits_for_those_that_require_it_also_under_a_new_server(tmp_path
         assert ended.cause is Cause.REQUIRED
         assert ended.detail == "'db' was stopped in the guest by its administrator"
         log = guest.log()
-        assert log.index("web: stopped") < log.index("db: stopping (")
+        told = "db: stopping in the guest by its administrator (run"
+        assert log.index("web: stopped") < log.index(told)
 
 
 def test_a_kill_waits_for_nobody(tmp_path: Path) -> None:
@@ -175,7 +176,8 @@ def test_many_that_require_one_start_with_it_and_end_before_it(tmp_path: Path) -
         *first, last = ends.read_text().split()
         assert (sorted(first), last) == (names, "mid")
         log = guest.log()
-        assert log.index("mid: stopped") < log.index("db: stopping (")
+        told = "db: stopping because cmappserver was told to end (run"
+        assert log.index("mid: stopped") < log.index(told)
 
 
 def test_an_edit_that_closes_a_circle_is_shown_and_changes_nothing(tmp_path: Path) -> None:
