@@ -9,10 +9,11 @@ from pathlib import Path
 
 from tests.cluster.cluster import Cluster, why_not
 from tests.cluster.real_administration import REAL_ADMINISTRATION
+from tests.cluster.real_pair import REAL_PAIR
 from tests.cluster.real_scenarios import REAL_SCENARIOS
 from tests.cluster.scenarios import SCENARIOS, Scenario
 
-EVERY = SCENARIOS + REAL_SCENARIOS + REAL_ADMINISTRATION
+EVERY = SCENARIOS + REAL_SCENARIOS + REAL_ADMINISTRATION + REAL_PAIR
 WIDTH = 300  # of what is shown of an error
 
 

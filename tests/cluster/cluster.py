@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 import xml.etree.ElementTree as ET
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Cluster:
         self.folder = folder
         self.nodes: dict[str, Machine] = {}
         self._read: dict[Path, int] = {}  # bytes of each package log
+        self.reals: dict[str, RealGuest] = {}
         self._switch = Switch()
         nodes.prepare(folder)
         self._authority = Authority(folder / "pki")
@@ -70,8 +71,8 @@ class Cluster:
     def close(self) -> None:
         """End all of it."""
         self.hypervisor.close()
-        if "real" in vars(self):
-            self.real.hang_up()
+        for real in self.reals.values():
+            real.hang_up()
         for node in self.nodes.values():
             node.kill()
         self._switch.close()
@@ -93,14 +94,14 @@ class Cluster:
         assert vm.machine is not None, f"{name} does not run"
         return vm.machine
 
-    @cached_property
-    def real(self) -> RealGuest:
-        """The guest with a kernel of its own, made when it is asked for. Raises CannotError."""
-        (name,) = REAL
-        guest = RealGuest(name, self.folder / name, self._authority)
-        guest.vm = Qemu(guest.folder, REAL[name], image(guest.folder), self.nodes)
-        self.hypervisor.vms[name] = guest.vm
-        return guest
+    def real(self, name: str = "real1") -> RealGuest:
+        """A guest with a kernel of its own, made when it is asked for. Raises CannotError."""
+        if name not in self.reals:
+            guest = RealGuest(name, self.folder / name, self._authority)
+            guest.vm = Qemu(guest.folder, REAL[name], image(guest.folder), self.nodes)
+            self.hypervisor.vms[name] = guest.vm
+            self.reals[name] = guest
+        return self.reals[name]
 
     def cut(self, name: str) -> None:
         """Cut a node's link, and with it those of the VMs there."""

@@ -55,7 +55,7 @@ def cluster(shared_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator
 def kept_cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
     """The cluster, which keeps its resources from test to test: to boot the guest takes time."""
     try:
-        shared_cluster.real  # noqa: B018  is made
+        shared_cluster.real()
     except CannotError as error:
         pytest.skip(str(error))
     yield shared_cluster
@@ -73,7 +73,9 @@ def real_cluster(kept_cluster: Cluster, request: pytest.FixtureRequest) -> Itera
     violations = kept_cluster.violations()
     if request.node.stash[FAILED] or violations:
         print_logs(kept_cluster)
-        print(kept_cluster.real.vm.console.read_text(errors="replace")[-8000:])
+        for real in kept_cluster.reals.values():
+            if real.vm.console.exists():
+                print(f"---- {real.name}\n{real.vm.console.read_text(errors='replace')[-8000:]}")
         kept_cluster.restart()
     assert not violations, violations
 

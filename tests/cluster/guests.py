@@ -19,7 +19,8 @@ from tests.certificates import Authority
 from tests.cluster.machines import Machine, Switch, wait_for
 
 GUESTS = {"vm1": "10.77.0.11", "vm2": "10.77.0.12"}
-REAL = {"real1": "10.77.0.21"}  # with a kernel of its own, slow: see qemu.py
+# With kernels of their own, slow: see qemu.py.
+REAL = {"real1": "10.77.0.21", "real2": "10.77.0.22", "real3": "10.77.0.23"}
 PROGRAMS = Path(sys.executable).parent
 
 BOOT = """\

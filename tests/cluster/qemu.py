@@ -65,6 +65,10 @@ class Qemu:
     def cut(self) -> None:
         """Nothing: it is cut off with its node."""
 
+    @property
+    def _tap(self) -> str:
+        return f"tap-{self._folder.name}"
+
     def move(self, node: str) -> bool:
         """Migrate it to another node. It stays where it is frozen."""
         new = self._launch(node, "-incoming", f"tcp:0.0.0.0:{MIGRATION_PORT}")
@@ -96,7 +100,7 @@ class Qemu:
             *("-serial", "chardev:console"),
             *("-serial", f"unix:{self._folder}/shell-{node},server=on,wait=off"),
             *("-qmp", f"unix:{own},server=on,wait=off"),
-            *("-netdev", f"tap,id=n,ifname=tap0,script={self._plug},downscript=no"),
+            *("-netdev", f"tap,id=n,ifname={self._tap},script={self._plug},downscript=no"),
             *("-device", f"virtio-net-pci,netdev=n,mac={mac(self._address)},romfile="),
             *("-drive", f"id=d,file={self._folder}/disk,format=raw,if=none"),
             *("-device", "virtio-blk-pci,drive=d"),

@@ -18,20 +18,22 @@ NAME, APPS = "real1", ("web", "db")
 
 
 class Package:
-    """The VM with two applications as a group, at whatever node."""
+    """The VM with its applications as a group, at whatever node."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, name: str = NAME, apps: Sequence[str] = APPS) -> None:
         self.cluster = cluster
-        self.guest = cluster.real
+        self.apps = apps
+        self.all = (name, *apps)
+        self.guest = cluster.real(name)
         self.vm = self.guest.vm
         if not self.vm.running:
-            self.guest.declare(*APPS)
-            cluster.load(package())
+            self.guest.declare(*apps)
+            cluster.load(package(name, apps))
         self.settle()
         self.node = self.vm.node
         self.pid = self.vm.pid
         self.pids = self.living()
-        self.starts = self.guest.starts("db")
+        self.starts = self.guest.starts(apps[-1])
         # What is on record stays: to clean it up after a migration would restart the VM.
         self.failed = self.failures()
         cluster.read_logs()
@@ -41,20 +43,20 @@ class Package:
 
         def settled() -> bool:
             here = node or self.vm.node
-            return self.cluster.is_at(here, NAME, *APPS) and self.cluster.idle()
+            return self.cluster.is_at(here, *self.all) and self.cluster.idle()
 
         wait_for(settled, f"all of it at {node or 'some node'}", SLOW, every=0.2)
 
     def living(self) -> dict[str, int]:
         """The one process of each application; it has others for a moment while it begins."""
-        for each in APPS:
+        for each in self.apps:
             wait_for(partial(self.guest.runs_once, each), f"{each} to run once", SLOW)
         assert self.guest.violations() == ""
-        return {each: self.guest.pids(each)[0] for each in APPS}
+        return {each: self.guest.pids(each)[0] for each in self.apps}
 
     def failures(self) -> list[int]:
-        """The fail-counts: of the VM, of ``web`` and of ``db``."""
-        return [self.cluster.failures(each) for each in (NAME, *APPS)]
+        """The fail-counts: of the VM, and of each application."""
+        return [self.cluster.failures(each) for each in self.all]
 
     def managers(self, node: str) -> list[int]:
         """Those that are there."""
@@ -92,15 +94,15 @@ class Package:
         assert self.vm.pid == self.pid
         return seconds
 
-    def recovery(self, node: str = "") -> float:
-        """The seconds from now until another VM has all of it, there, each application once."""
-        begin = time.monotonic()
+    def recovery(self, node: str = "", begin: float | None = None) -> float:
+        """The seconds until another VM has all of it, there, each application once."""
+        begin = time.monotonic() if begin is None else begin
         wait_for(lambda: self.vm.running and self.vm.pid != self.pid, "the next VM", SLOW)
         self.settle(node)
         seconds = time.monotonic() - begin
         self.living()
-        assert self.guest.starts("db") == self.starts + 1
-        for each in APPS:
+        assert self.guest.starts(self.apps[-1]) == self.starts + 1
+        for each in self.apps:
             assert "running, pid" in self.cluster.package_log(self.vm.node, each)
         return seconds
 
@@ -114,9 +116,9 @@ class Package:
         return seconds
 
 
-def package() -> str:
+def package(name: str, apps: Sequence[str]) -> str:
     """As resources. It stays where it is."""
     stays = {"resource_stickiness": "100", "allow_migrate": "true"}
     slow = {"config": "/etc/cmappd/slow.toml", "answer_timeout": "5"}
-    apps = [app(each, NAME, timeouts=("240s", "120s"), meta=stays, **slow) for each in APPS]
-    return group(f"package-{NAME}", vm(NAME, **stays), *apps)
+    members = [app(each, name, timeouts=("240s", "120s"), meta=stays, **slow) for each in apps]
+    return group(f"package-{name}", vm(name, **stays), *members)
