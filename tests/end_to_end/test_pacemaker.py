@@ -613,6 +613,7 @@ def test_a_monitor_of_level_10_that_is_alone_tells_of_trouble(
     """Also one that had another beside it, which was taken out of the cluster's configuration."""
     assert agent.code("start") == OK
     assert agent.code("monitor", interval=1) == OK
+    agent.watched.write_text("-1000\n")  # which is long ago
     assert agent.code("monitor", interval=60, level=10) == OK
     trouble(scene, agent)
     assert agent.code("monitor", interval=60, level=10) == GENERIC
