@@ -4,17 +4,27 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.end_to_end.harness import Scene
 from tests.end_to_end.programs import PATIENCE, PROGRAMS, wait_for
 
-AGENT = Path(__file__).parents[2] / "cluster" / "pacemaker" / "app"
+AGENT = Path(__file__).parents[3] / "cluster" / "pacemaker" / "app"
 LIBRARY = Path("/usr/lib/ocf/lib/heartbeat/ocf-shellfuncs")
 TESTER = Path("/usr/sbin/ocf-tester")
 SCHEMA = Path("/usr/share/pcs/data/ocf-1.1.rng")
+
+OK, GENERIC, ARGS, UNIMPLEMENTED, PERM, INSTALLED, CONFIGURED, NOT_RUNNING = range(8)
+
+# What each of these tests needs.
+NEEDS = [
+    pytest.mark.root,  # as it runs in a cluster
+    pytest.mark.skipif(not LIBRARY.exists(), reason="needs resource-agents"),
+]
 
 Result = tuple[int, str]  # the exit code, and all that was said
 
@@ -110,3 +120,26 @@ class Agent:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if str(self.folder).encode() in Path(f"/proc/{self.manager}/cmdline").read_bytes():
                 os.kill(self.manager, signal.SIGKILL)
+
+
+Make = Callable[..., Agent]  # given parameters
+
+
+def program(scene: Scene, *lines: str) -> str:
+    """Something in the place of cmappmgr; its path."""
+    path = scene.folder / "program"
+    path.write_text("\n".join([*lines, ""]))
+    path.chmod(0o755)
+    return str(path)
+
+
+def freeze(scene: Scene) -> None:
+    """Have the guest not answer."""
+    assert scene.guest.server is not None
+    scene.guest.server.signal(signal.SIGSTOP)
+
+
+def kill(scene: Scene) -> None:
+    """Have nothing there that could answer."""
+    assert scene.guest.server is not None
+    scene.guest.server.kill()

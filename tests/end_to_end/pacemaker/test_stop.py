@@ -1,0 +1,243 @@
+"""A stop of the agent, also where the guest is dead, frozen, or cut off."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cmappd.core import at_most_once
+from tests.end_to_end.causes.people import STUBBORN
+from tests.end_to_end.harness import Scene
+from tests.end_to_end.pacemaker.ocf import (
+    GENERIC,
+    NEEDS,
+    NOT_RUNNING,
+    OK,
+    Agent,
+    Make,
+    freeze,
+    kill,
+)
+from tests.end_to_end.programs import wait_for
+from tests.end_to_end.proxy import Proxy
+
+pytestmark = NEEDS
+
+
+def test_a_stop_waits_for_an_application_that_takes_its_time(scene: Scene, make: Make) -> None:
+    """It outlasts the patience with a guest that does not answer: this one does."""
+    scene.guest.shell("db", "trap 'sleep 4; exit 0' TERM; while :; do sleep 0.1; done")
+    scene.guest.start()
+    agent = make()
+    assert agent.code("start") == OK
+    assert agent.code("stop") == OK
+    assert not scene.guest.pids("db")
+    assert scene.guest.status("db")["last"]["cause"] == "manager"
+    assert "exit 0, stopped: stopped as its manager asked" in agent.log.read_text()
+
+
+def unreadable(scene: Scene, agent: Agent) -> None:
+    Path(agent.parameters["config"]).unlink()
+
+
+def refused(scene: Scene, agent: Agent) -> None:
+    config = Path(agent.parameters["config"])
+    config.write_text(config.read_text().replace("guest1", "guest2"))
+
+
+@pytest.mark.parametrize("trouble", [unreadable, refused])
+@pytest.mark.parametrize("other_guests", ["false", "true"])
+def test_a_stop_waits_for_a_manager_beside_which_nobody_can_ask(
+    scene: Scene, make: Make, trouble: Callable[[Scene, Agent], None], other_guests: str
+) -> None:
+    """It has its link, and knows how the stop goes."""
+    scene.guest.shell("db", "trap 'sleep 4; exit 0' TERM; while :; do sleep 0.1; done")
+    scene.guest.start()
+    agent = make(other_guests=other_guests)
+    assert agent.code("start") == OK
+    trouble(scene, agent)
+    assert agent("stop") == (OK, "")
+    assert not scene.guest.pids("db")
+    assert "exit 0, stopped: stopped as its manager asked" in agent.log.read_text()
+
+
+def test_a_stop_needs_no_log(scene: Scene, make: Make) -> None:
+    """Whose folder may be gone."""
+    folder = scene.folder / "logs"
+    scene.guest.obedient("db")
+    scene.guest.start()
+    agent = make(log=str(folder / "db.log"))
+    assert agent.code("start") == OK
+    agent.kill_manager()
+    shutil.rmtree(folder)
+    assert agent("stop") == (OK, "")
+    assert not scene.guest.pids("db")
+
+
+def test_a_stop_has_failed_where_the_manager_lives_on(scene: Scene, agent: Agent) -> None:
+    """It owns the application, and nobody would know of it."""
+    assert agent.code("start") == OK
+    pid = agent.manager
+    freeze(scene)
+    (agent.state / "pid").write_text("")
+    code, said = agent("stop")
+    assert (code, "lives on after SIGKILL" in said) == (GENERIC, True)
+    assert agent.code("monitor") == OK
+    (agent.state / "pid").write_text(f"{pid}\n")
+    assert agent.code("stop") == OK
+
+
+def test_a_stop_that_does_not_succeed_in_time_has_failed(scene: Scene, make: Make) -> None:
+    scene.guest.shell("db", STUBBORN, stop={"timeout": "60s"})
+    scene.guest.start()
+    agent = make()
+    assert agent.code("start") == OK
+    begin = time.monotonic()
+    code, said = agent("stop", timeout=10)
+    assert time.monotonic() - begin < 10
+    assert code == GENERIC
+    assert "ocf-exit-reason:db: " in said
+    assert scene.guest.pids("db")
+
+
+@pytest.mark.parametrize("trouble", [freeze, kill])
+@pytest.mark.parametrize("orphaned", [False, True])
+def test_a_stop_without_an_answer_is_good_where_only_this_guest_can_run_it(
+    scene: Scene, agent: Agent, trouble: Callable[[Scene], None], orphaned: bool
+) -> None:
+    assert agent.code("start") == OK
+    trouble(scene)
+    if orphaned:
+        agent.kill_manager()
+    assert agent.code("stop") == OK
+    assert "stopped as far as the cluster is concerned" in agent.log.read_text()
+    assert agent.code("monitor") == NOT_RUNNING
+
+
+@pytest.mark.parametrize("trouble", [freeze, kill])
+def test_it_has_failed_where_another_guest_could(
+    scene: Scene, make: Make, trouble: Callable[[Scene], None]
+) -> None:
+    scene.guest.obedient("db")
+    scene.guest.start()
+    agent = make(other_guests="true")
+    assert agent.code("start") == OK
+    trouble(scene)
+    code, said = agent("stop")
+    assert code == GENERIC
+    assert "it may still run, and may be started elsewhere" in said
+
+
+def test_it_waits_until_the_guest_has_ended_it(scene: Scene, make: Make) -> None:
+    """The link is cut, and the guest ends it when the lease is over."""
+    manager = {"on_lost": "stop", "lease": "5s"}
+    scene.guest.obedient("db", manager=manager, stop={"timeout": "2s"})
+    scene.guest.start()
+    proxy = Proxy(scene.guest.port)
+    try:
+        config = scene.host(port=proxy.port)
+        agent = make(config=config, other_guests="true", ends_alone_after="9")
+        assert agent.code("start") == OK
+        proxy.freeze()
+        assert agent.code("stop") == OK
+        assert not scene.guest.pids("db")
+        assert scene.guest.status("db")["last"]["cause"] == "lease"
+    finally:
+        proxy.close()
+
+
+def test_it_waits_also_where_the_manager_was_killed_when_the_link_was_cut(
+    scene: Scene, make: Make
+) -> None:
+    """For the whole time, which an application that ignores the signal takes."""
+    within = at_most_once.ends_within(5, 3, has_after=False)
+    needed = at_most_once.ends_alone_after(within)
+    manager = {"on_lost": "stop", "lease": "5s"}
+    scene.guest.shell("db", STUBBORN, manager=manager, stop={"timeout": "3s"})
+    scene.guest.start()
+    proxy = Proxy(scene.guest.port)
+    try:
+        config = scene.host(port=proxy.port)
+        agent = make(config=config, other_guests="true", ends_alone_after=str(needed))
+        assert agent.code("start") == OK
+        assert "a stop without an answer will fail" not in agent.log.read_text()
+        proxy.freeze()
+        os.kill(agent.manager, signal.SIGKILL)
+        begin = time.monotonic()
+        assert agent.code("stop", timeout=25) == OK
+        assert not scene.guest.pids("db")
+        assert time.monotonic() - begin >= needed
+    finally:
+        proxy.close()
+
+
+@pytest.mark.parametrize("orphaned", [False, True])
+def test_it_goes_by_what_the_guest_has_said_last(scene: Scene, make: Make, orphaned: bool) -> None:
+    manager = {"on_lost": "stop", "lease": "5s"}
+    scene.guest.obedient("db", manager=manager, stop={"timeout": "2s"})
+    scene.guest.start()
+    agent = make(other_guests="true", ends_alone_after="9")
+    assert agent.code("start") == OK
+    scene.guest.apps["db"]["manager"]["lease"] = "30s"
+    scene.guest.write()
+    wait_for(lambda: "may run for 33s after it is cut off" in agent.log.read_text())
+    assert agent.code("monitor", level=10) == OK
+    reason = "ends_alone_after must be 34 at least"
+    assert reason in agent.log.read_text()
+    if orphaned:
+        agent.kill_manager()
+    kill(scene)
+    code, said = agent("stop")
+    assert (code, reason in said) == (GENERIC, True)
+
+
+def test_it_fails_at_once_where_that_takes_longer_than_a_stop_may(scene: Scene, make: Make) -> None:
+    scene.guest.obedient("db", manager={"on_lost": "stop", "lease": "5s"})
+    scene.guest.start()
+    agent = make(other_guests="true", ends_alone_after="60")
+    assert agent.code("start") == OK
+    kill(scene)
+    code, said = agent("stop", timeout=15)
+    assert (code, "shorter than ends_alone_after" in said) == (GENERIC, True)
+
+
+@pytest.mark.parametrize(
+    ("manager", "reason"),
+    [
+        ({"on_lost": "keep"}, "manager.on_lost in the guest is not 'stop'"),
+        ({"on_lost": "stop", "lease": "30s"}, "ends_alone_after must be 34 at least"),
+    ],
+)
+def test_a_guest_that_would_not_end_it_in_time_is_not_relied_on(
+    scene: Scene, make: Make, manager: dict[str, str], reason: str
+) -> None:
+    """Which is said at the start, and is why a stop without an answer has failed."""
+    scene.guest.define("db", "/bin/sleep", "600", stop={"timeout": "2s"}, manager=manager)
+    scene.guest.start()
+    agent = make(other_guests="true", ends_alone_after="3")
+    assert agent.code("start") == OK
+    assert "a stop without an answer will fail: " in agent.log.read_text()
+    assert reason in agent.log.read_text()
+    kill(scene)
+    code, said = agent("stop")
+    assert (code, reason in said) == (GENERIC, True)
+
+
+def test_what_another_manager_owns_is_not_stopped(scene: Scene, make: Make) -> None:
+    scene.guest.obedient("db")
+    scene.guest.start()
+    agent = make()
+    assert agent.code("start") == OK
+    pid = scene.guest.pid_of("db")
+    host2 = scene.host(scene.authority.manager("vmhost2"))
+    other = scene.manager("db", "--takeover", config=host2)
+    other.wait_said("running")
+    wait_for(lambda: agent.code("monitor") == GENERIC)
+    assert "taken over by vmhost2" in agent("monitor")[1]
+    assert agent.code("stop") == OK
+    assert scene.guest.pids("db") == [pid]
+    assert other.stop() == 0
