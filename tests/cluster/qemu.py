@@ -65,6 +65,10 @@ class Qemu:
     def cut(self) -> None:
         """Nothing: it is cut off with its node."""
 
+    def unplug(self) -> None:
+        """Cut its own link only. Where it migrates to, it has a new one."""
+        self._nodes[self.node].run("ip", "link", "set", self._tap, "nomaster")
+
     @property
     def _tap(self) -> str:
         return f"tap-{self._folder.name}"

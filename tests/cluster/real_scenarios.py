@@ -78,6 +78,31 @@ def real_guest_freezes(cluster: Cluster) -> float:
     return seconds
 
 
+def real_guest_is_cut_off(cluster: Cluster) -> float:
+    """Only its own link is: the package moves, and the guest, which is well, moves as it is.
+
+    It moves back to the node that it had failed at, which a cleanup allows.
+    """
+    it = Package(cluster)
+    there = OTHER[it.node]
+    for each in APPS:
+        cluster.run("crm_resource", "--cleanup", "--resource", each, "--node", there)
+    it.settle(it.node)
+    assert it.failures() == [0, 0, 0]
+    it.set(APPS, "migration-threshold", "1")
+    it.vm.unplug()
+    begin = time.monotonic()
+    it.settle(there)
+    seconds = time.monotonic() - begin
+    assert it.living() == it.pids
+    assert it.guest.starts("db") == it.starts
+    assert it.said("exit 202, lost")
+    assert it.said("stopped as far as the cluster is concerned")
+    assert "running, pid" in cluster.package_log(there, "db")
+    it.set(APPS, "migration-threshold", NEVER)
+    return seconds
+
+
 def real_vm_dies(cluster: Cluster) -> float:
     """QEMU is killed, and started again."""
     it = Package(cluster)
@@ -113,6 +138,7 @@ def real_node_is_cut_off(cluster: Cluster) -> float:
 REAL_SCENARIOS: tuple[Scenario, ...] = (
     # The first: a threshold counts the failures of the others at that node.
     real_guest_freezes,
+    real_guest_is_cut_off,
     real_threshold_is_reached,
     real_application_dies,
     real_server_is_killed,
