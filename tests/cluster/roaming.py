@@ -73,6 +73,16 @@ def guest_may_not_end_it(cluster: Cluster) -> float:
     return seconds
 
 
+def node_of_a_guest_dies(cluster: Cluster) -> float:
+    """And the guest with it, so that nobody has to wait for its lease."""
+    it = Roamer(cluster, other_guests="true", ends_alone_after="60")
+    cluster.kill("node1")
+    seconds = it.recovery(time.monotonic())
+    assert cluster.hypervisor.take_fenced() == ["node1"]
+    assert cluster.active() == {"vm2": ["node2"], "db": ["node2"]}
+    return seconds
+
+
 def two_guests_and_a_standby(cluster: Cluster) -> float:
     """The VM and the application in it go: first the application, and no node is fenced."""
     it = Roamer(cluster, other_guests="true")

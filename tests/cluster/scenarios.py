@@ -335,6 +335,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     guest_is_cut_off,
     roaming.guest_ends_it_alone,
     roaming.guest_may_not_end_it,
+    roaming.node_of_a_guest_dies,
     roaming.two_guests_and_a_standby,
     server_is_killed,
     manager_is_killed,

@@ -1,9 +1,13 @@
-"""docs/pacemaker.md says what can be done: its resources are loaded, and its commands run."""
+"""docs/pacemaker.md says what can be done: its resources are loaded, and its commands run.
+
+So is the line for pcs that the README has.
+"""
 
 import re
 import shlex
 import shutil
 import xml.etree.ElementTree as ET
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,15 +15,18 @@ import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.guests import PROGRAMS
 from tests.cluster.machines import wait_for
-from tests.cluster.resources import OTHER, prefers, stays, vm
+from tests.cluster.resources import OTHER, prefers, vm
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
-PAGE = (Path(__file__).parents[2] / "docs" / "pacemaker.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "pacemaker.md").read_text()
 XML = re.compile(r"^```xml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 GROUP, CONSTRAINTS, ROAMER, ORDERS = XML.findall(PAGE)
 COMMANDS = re.findall(r"^ {4,}((?:crm_|cmappmgr|cmappctl).*)$", PAGE, re.MULTILINE)
-PCS = re.findall(r"^ {4}(pcs (?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
+LOAD_GROUP, LOAD_CONSTRAINTS = re.findall(r"^ {4,}(cibadmin .*)$", PAGE, re.MULTILINE)
+PCS = re.compile(r"^ {4}pcs ((?:.*\\\n)*.*)$", re.MULTILINE)
+(ROTATION,) = re.findall(r"^```\n(/var/log/cmappd.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 ALL = ("vm1", "web", "db")
 Settings = dict[str, tuple[str, ...]]
 
@@ -53,6 +60,17 @@ def settings(group: ET.Element) -> Settings:
     return found
 
 
+def made_by_pcs(cluster: Cluster, *lines: str) -> ET.Element:
+    """The group that these make."""
+    file = "/run/example.xml"
+    cluster.run("sh", "-c", f"cibadmin --empty >{file}")
+    for line in lines:
+        cluster.run("pcs", "-f", file, *shlex.split(line.replace("\\\n", " ")))
+    made = ET.fromstring(cluster.run("cat", file)).find(".//group[@id='package1']")
+    assert made is not None
+    return made
+
+
 def run(cluster: Cluster, command: str) -> None:
     """Run a command of the page where it belongs, and wait for what comes of it."""
     program, *words = shlex.split(command)
@@ -64,9 +82,22 @@ def run(cluster: Cluster, command: str) -> None:
     cluster.settle()
 
 
+def write(cluster: Cluster, path: str, text: str) -> None:
+    """Write a file where the programs of Pacemaker are run."""
+    cluster.run("sh", "-c", 'printf %s "$1" >"$0"', path, text)
+
+
+def load(cluster: Cluster, command: str, text: str) -> None:
+    """Run a command of the page, with what it is to load in its file."""
+    command, _, file = command.rpartition("<")
+    write(cluster, f"/run/{file}", text)
+    cluster.run("sh", "-c", f"{command} </run/{file}")
+
+
 def test_the_example_runs_and_no_command_of_the_page_does_harm(cluster: Cluster) -> None:
     cluster.declare("vm1", "web", "db")
-    cluster.load(inner(with_a_stand_in(GROUP)), prefers("package1", "node1"))
+    cluster.load("", '<rsc_location id="at" rsc-pattern=".*" node="node1" score="10"/>')
+    load(cluster, LOAD_GROUP, with_a_stand_in(GROUP))
     cluster.wait_at("node1", *ALL)
     machine = cluster.guest_machine("vm1")
     before = {app: cluster.disk.pid(app) for app in ("web", "db")}
@@ -87,23 +118,26 @@ def test_the_lines_for_pcs_make_the_same_resources(cluster: Cluster) -> None:
     """Pcs adds the operations that the agents recommend."""
     if shutil.which("pcs") is None:
         pytest.skip("needs pcs")
-    file = "/run/example.xml"
-    cluster.run("sh", "-c", f"cibadmin --empty >{file}")
-    for line in PCS:
-        _, *words = shlex.split(line.replace("\\\n", " "))
-        cluster.run("pcs", "-f", file, *words)
-    made = ET.fromstring(cluster.run("cat", file)).find(".//group[@id='package1']")
     group = ET.fromstring(GROUP).find("group")
-    assert made is not None
     assert group is not None
-    assert settings(group).items() <= settings(made).items()
+    assert settings(group).items() <= settings(made_by_pcs(cluster, *PCS.findall(PAGE))).items()
+
+
+def test_the_line_of_the_readme_puts_an_application_behind_the_vm(cluster: Cluster) -> None:
+    if shutil.which("pcs") is None:
+        pytest.skip("needs pcs")
+    (line,) = PCS.findall((ROOT / "README.md").read_text())
+    made = settings(made_by_pcs(cluster, PCS.findall(PAGE)[0], line))
+    assert made["order"] == ("vm1", "postgresql")
+    assert made["postgresql app"] == ("postgresql",)
 
 
 def test_independent_applications_die_alone_and_take_the_vm_along(cluster: Cluster) -> None:
     """Each restart leaves the other application alone; at the threshold the VM goes along."""
     cluster.declare("vm1", "web", "db")
     members = re.findall(r"<primitive.*?</primitive>", with_a_stand_in(GROUP), re.DOTALL)
-    cluster.load("".join(members), inner(CONSTRAINTS))
+    cluster.load("".join(members))
+    load(cluster, LOAD_CONSTRAINTS, CONSTRAINTS)
     wait_for(lambda: set(cluster.active()) == set(ALL), "the example")
     cluster.settle()
     ((node,),) = set(map(tuple, cluster.active().values()))
@@ -122,14 +156,33 @@ def test_independent_applications_die_alone_and_take_the_vm_along(cluster: Clust
 
 
 def test_an_application_with_two_guests(cluster: Cluster) -> None:
+    """Which are declared as docs/failover-between-guests.md does it."""
     for guest in ("vm1", "vm2"):
-        cluster.declare(guest, "db")
-    cluster.load(
-        vm("vm1") + vm("vm2") + ROAMER,
-        stays("vm1", "node1") + stays("vm2", "node2") + prefers("db", "node1") + inner(ORDERS),
-    )
+        lease = {"on_lost": "stop", "lease": "20s"}
+        cluster.declare(guest, "db", manager=lease, stop={"timeout": "20s"})
+    cluster.load(vm("vm1") + vm("vm2") + ROAMER, prefers("db", "node1") + inner(ORDERS))
     cluster.wait_at("node1", "vm1", "db")
     cluster.run("crm_resource", "--move", "--resource", "db", "--node", "node2")
     cluster.wait_at("node2", "vm2", "db")
     runs = [line for line in cluster.disk.runs("db") if line.startswith("started")]
     assert runs == ["started in vm1", "started in vm2"]
+    assert "a stop without an answer will fail" not in cluster.package_log("node2", "db")
+
+
+def test_the_logs_are_rotated(cluster: Cluster) -> None:
+    if shutil.which("logrotate") is None:
+        pytest.skip("needs logrotate")
+    cluster.declare("vm1", "web", "db")
+    cluster.load(inner(with_a_stand_in(GROUP)), prefers("package1", "node1"))
+    cluster.wait_at("node1", *ALL)
+    write(cluster, "/run/rotation", ROTATION)
+    cluster.run("logrotate", "--force", "--state=/run/rotated", "/run/rotation")
+    for app in ("web", "db"):
+        (manager,) = cluster.processes_in("node1", f"cmappd-{app}/report")
+        wait_for(partial(has_opened, manager, f"/var/log/cmappd/{app}.log"), "the new log")
+
+
+def has_opened(pid: int, path: str) -> bool:
+    """Whether a process writes a file, and not the one that had its name before."""
+    written = {str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    return path in written and f"{path}.1" not in written

@@ -202,7 +202,7 @@ def test_it_fails_at_once_where_that_takes_longer_than_a_stop_may(scene: Scene, 
     assert agent.code("start") == OK
     kill(scene)
     code, said = agent("stop", timeout=15)
-    assert (code, "shorter than ends_alone_after" in said) == (GENERIC, True)
+    assert (code, "the timeout of stop is too short" in said) == (GENERIC, True)
 
 
 @pytest.mark.parametrize(
