@@ -2,7 +2,8 @@
 #
 #   make demo            the programs at work, in half a minute
 #   make test            the tests, as an ordinary user or as root
-#   make test-cluster    the tests that need root, and again those with the rules of Serviceguard
+#   make test-cluster    the tests that need root, and again those with the rules of Serviceguard; it
+#                        fails where one of them cannot run
 #   make chaos           the chaos test for longer: SEED= repeats one, MINUTES= says how long
 #   make check           format, lint and types
 #   make bench           the measurements
@@ -54,7 +55,7 @@ test: $(READY)
 
 test-cluster: $(READY)
 	@[ "$$(id -u)" = 0 ] || { echo 'make test-cluster: these tests need root' >&2; exit 1; }
-	$(PYTEST) --dist loadfile -m 'root or serviceguard' $(ARGS)
+	CMAPPD_TEST_MUST_RUN=1 $(PYTEST) --dist loadfile -m 'root or serviceguard' $(ARGS)
 
 chaos: $(READY)
 	@$(RUN) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
@@ -96,7 +97,8 @@ install-files:
 	install -d '$(DESTDIR)$(mandir)/man5' '$(DESTDIR)$(mandir)/man8'
 	install -m 644 man/*.5 '$(DESTDIR)$(mandir)/man5'
 	install -m 644 man/*.8 '$(DESTDIR)$(mandir)/man8'
-	install -d '$(DESTDIR)$(unitdir)' '$(DESTDIR)$(completionsdir)' '$(DESTDIR)$(docdir)/examples'
+	install -d '$(DESTDIR)$(unitdir)' '$(DESTDIR)$(completionsdir)'
+	install -d '$(DESTDIR)$(docdir)/docs' '$(DESTDIR)$(docdir)/examples'
 	for unit in cluster/systemd/*.in; do \
 	    to='$(DESTDIR)$(unitdir)'/$$(basename "$$unit" .in); \
 	    sed 's|@bindir@|$(bindir)|' "$$unit" >"$$to" && chmod 644 "$$to" || exit 1; \
@@ -110,7 +112,8 @@ install-files:
 	chmod 755 '$(DESTDIR)$(serviceguarddir)/cmappd.sh'
 	install -m 644 completions/* '$(DESTDIR)$(completionsdir)'
 	install -m 644 CHANGELOG.md LICENSE '$(DESTDIR)$(docdir)'
-	$(call install_rewritten,README.md docs/*.md,$(docdir))
+	$(call install_rewritten,README.md,$(docdir))
+	$(call install_rewritten,docs/*.md,$(docdir)/docs)
 	cp -R examples/. '$(DESTDIR)$(docdir)/examples'
 	chmod -R u=rwX,go=rX '$(DESTDIR)$(docdir)'
 

@@ -6,15 +6,16 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.machines import wait_for
 from tests.cluster.real_package import APPS, SLOW, Package
 from tests.cluster.resources import OTHER
-from tests.cluster.scenarios import Scenario
+from tests.cluster.scenarios import Scenario, assert_soon
 
 NEVER = "1000000"  # deaths that move the package, as by default (INFINITY)
 
 
 def real_application_dies(cluster: Cluster) -> float:
-    """It is restarted, alone, and counted once."""
+    """It is restarted, alone, soon, and counted once."""
     it = Package(cluster)
     seconds = it.dies_and_is_restarted()
+    assert_soon(seconds)
     assert it.said("exit 3, app: ended by itself, exit code 3") == 1
     return seconds
 

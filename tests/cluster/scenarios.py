@@ -19,6 +19,12 @@ from tests.cluster.resources import OTHER, package
 SOON = 2.0  # seconds from a death to the next start, on a machine that has time
 
 
+def assert_soon(seconds: float) -> None:
+    """Fail where it took longer; where many share a processor, each may take as much longer."""
+    soon = SOON * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert seconds < soon, f"{seconds:.2f} s is not within {soon:.2f} s"
+
+
 class Package:
     """A VM with applications as a group at a node, from its start."""
 
@@ -83,8 +89,7 @@ def application_dies(cluster: Cluster) -> float:
     cluster.wait_watched("node1", "db")  # by then each monitor has told what it had to tell
     cluster.settle()
     assert cluster.failures("db") == deaths, "not each death was counted once"
-    soon = SOON * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert worst < soon, f"{worst:.2f} s is not within {soon:.2f} s"
+    assert_soon(worst)
     assert cluster.disk.pid("web") == it.pids["web"]
     assert cluster.guest_machine("vm1") is machine
     log = cluster.package_log("node1", "db")

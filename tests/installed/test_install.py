@@ -29,10 +29,9 @@ EXPECTED = {
     "usr/share/bash-completion/completions/cmappctl",
     "usr/share/bash-completion/completions/cmappmgr",
     *(f"usr/share/doc/cmappd/{name}" for name in ("README.md", "CHANGELOG.md", "LICENSE")),
-    *(f"usr/share/doc/cmappd/{path.name}" for path in (ROOT / "docs").glob("*.md")),
     *(
         f"usr/share/doc/cmappd/{path.relative_to(ROOT)}"
-        for path in (ROOT / "examples").rglob("*.toml")
+        for path in (*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.toml"))
     ),
 }
 
@@ -84,13 +83,24 @@ def test_serviceguards_files_and_the_documents_name_what_is_installed_by_its_pat
 ) -> None:
     folder = destdir / "usr/share/cmappd/serviceguard"
     assert os.access(folder / "cmappd.sh", os.X_OK)
-    paths = [*folder.rglob("*.*"), *(destdir / "usr/share/doc/cmappd").glob("*.md")]
+    paths = [*folder.rglob("*.*"), *(destdir / "usr/share/doc/cmappd").rglob("*.md")]
     texts = [path.read_text() for path in paths if path.is_file()]
     assert not [text for text in texts if "/usr/local" in text]
     named = {word for text in texts for word in re.findall(r"/usr/[a-z/]+/cmapp[a-z.-]*\w", text)}
     named.remove("/usr/sbin/cmappmgr")  # the original's
     assert named
     assert not [path for path in named if not Path(f"{destdir}{path}").exists()]
+
+
+def test_the_documents_refer_to_what_is_there(destdir: Path) -> None:
+    pages = list((destdir / "usr/share/doc/cmappd").rglob("*.md"))
+    links = [
+        (page, target)
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    ]
+    assert len(links) > len(pages)
+    assert not [link for page, link in links if not (page.parent / link).exists()]
 
 
 def test_an_interpreter_that_is_named_is_not_one_of_an_earlier_installation(tmp_path: Path) -> None:
