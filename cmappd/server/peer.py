@@ -85,6 +85,7 @@ class Peer:
         "_session",
         "_unanswered",
         "instance",
+        "opened",
         "over",
         "reader",
     )
@@ -101,7 +102,8 @@ class Peer:
         self._unanswered: set[int] = set()
         self.reader = Reader(office.registry, self.send)
         self.instance = ""
-        self._presence = Presence(time.monotonic())
+        self.opened = time.monotonic()
+        self._presence = Presence(self.opened)
         self._gone = False  # its connection has ended
         self.over = False  # it is being cut: nothing more is heard from it, or said to it
 

@@ -2,22 +2,25 @@
 
 There is a manager (the real follower), a guest (the real rules of ownership, and an application
 that takes all the time it has to end), and a network. In every second the network carries what
-waits in either direction, or does not, as it likes; what is left of a closed link may come then, or
-later still. When the manager has given up, the cluster starts the application in another guest at
-once. The guest's clock is as much too slow, and the host's as much too fast, as is allowed for.
+waits in either direction, or does not, or also all that is answered to it, as it likes; what is
+left of a closed link may come then, or later still. When the manager has given up, the cluster
+starts the application in another guest at once. The guest's clock is as much too slow, and the
+host's as much too fast, as is allowed for.
 In further walks the cluster sends SIGTERM in any one second, with less time for the stop than it
 takes; or somebody answers who speaks no TLS; or the manager's right is taken away in the guest.
 
 Every course of events is walked, until nothing new can happen. What must hold:
 
-at_most_once   from the moment on at which the manager has ended without knowing that the
-               application has, it does not run in the guest, and is not started there any more.
-               That it would not stop a manager knows that has heard so within a poll interval
+at_most_once   from the moment on at which the manager has ended because the application was
+               stopped, or without knowing what becomes of it, it does not run in the guest, and
+               is not started there any more. That it would not stop a manager knows that has heard
+               so within a poll interval
 it_gives_up    where the network carries nothing any more, the manager ends
 
 And because a check that finds nothing proves nothing: with a shorter lost_after, with a guest that
-takes old words for new ones, and with a manager that ends because its time is over or because it is
-refused, the walk finds the second copy.
+takes old words for new ones, or believes the claim of a link that was given up for another, and
+with a manager that ends because its time is over or because it is refused, the walk finds the
+second copy.
 """
 
 import copy
@@ -29,6 +32,7 @@ import pytest
 
 from cmappd import reasons
 from cmappd.core.at_most_once import RATE, ends_within, least_lost_after, poll_interval
+from cmappd.core.follow import claim as follow_claim
 from cmappd.core.follow import link as follow_link
 from cmappd.core.follow.actions import Close, Connect, Exit, Failure, Send, Terms, Wish
 from cmappd.core.follow.follower import Follower
@@ -55,7 +59,11 @@ LEASE, STOP = 4.0, 1.0  # so that a poll is due each second
 LATEST, LATEST_AFTER = 6.0, 7.0
 STEP = 1.0  # seconds of the host's clock in which the network does not change its mind
 LONG_AGO = 20.0  # seconds; what is older makes no difference any more
-GIVEN_UP = (reasons.LOST, reasons.UNREACHABLE, reasons.PROTOCOL, reasons.DENIED)
+# With these the cluster may start it elsewhere.
+LET_GO = (
+    *(reasons.LOST, reasons.UNREACHABLE, reasons.PROTOCOL, reasons.DENIED),
+    reasons.STOPPED,
+)
 STRANGER = Failure(reasons.PROTOCOL, "the peer does not speak TLS")
 
 
@@ -88,8 +96,8 @@ class World:
     link: Link | None = None
     stale: tuple[Link, ...] = ()  # closed by the manager; the guest may hear of them yet
     ended: Exit | None = None
-    gave_up: bool = False  # it ended so without knowing what becomes of the application
-    second: bool = False  # when it gave up, the application ran
+    let_go: bool = False  # it ended so that the cluster may start the application elsewhere
+    second: bool = False  # when it let go, the application ran
     # The guest.
     owner_there: float | None = None  # when the owner was last there, as far as is proved
     runs: bool = False
@@ -106,6 +114,7 @@ class Rules:
 
     lost_after: float
     credulous: bool = False
+    forgetful: bool = False  # the guest does not know of newer links when it hears a claim
     has_after: bool = False  # there is a stop.after
     event: str = ""  # what happens besides, once and at any time, or not at all
     rate: float = (1 - RATE) / (1 + RATE)  # of the guest's clock, seen from the host's
@@ -143,6 +152,8 @@ def guest_hears(world: World, link: Link, message: Message, rules: Rules) -> tup
     elif world.barred:
         reply = Refused(message.seq if isinstance(message, Claim) else 0, "denied", "")
     elif isinstance(message, Claim):
+        if not rules.forgetful:
+            world = replace(world, stale=())  # this link has overtaken them
         if now - presence.since >= LEASE:
             return world, replace(link, presence=presence)  # and the link is cut
         world = replace(world, owner_there=presence.since)
@@ -153,8 +164,8 @@ def guest_hears(world: World, link: Link, message: Message, rules: Rules) -> tup
         if world.owner_there is not None:
             world = replace(world, owner_there=max(world.owner_there, presence.since))
         reply = State(message.seq, status(world, rules), "b", "e")
-    elif isinstance(message, Stop):
-        if world.runs and world.ends is None:
+    elif isinstance(message, Stop) and world.runs:
+        if world.ends is None:
             world = replace(world, ends=now + rules.latest - LEASE)
         reply = State(0, status(world, rules), "b", "e")
     presence.answered(reply.seq, now)
@@ -199,18 +210,18 @@ def obey(world: World, actions: list[object], rules: Rules) -> World:
         if isinstance(action, Close):
             world = replace(world, dialling=False)
         if isinstance(action, Exit):
-            gave_up = does_not_know(action, world)
-            second = gave_up and world.runs
-            world = replace(world, ended=action, dialling=False, gave_up=gave_up, second=second)
+            let_go = lets_go(action, world)
+            second = let_go and world.runs
+            world = replace(world, ended=action, dialling=False, let_go=let_go, second=second)
     return world
 
 
-def does_not_know(end: Exit, world: World) -> bool:
-    """Whether a manager that ends so cannot say what becomes of the application."""
+def lets_go(end: Exit, world: World) -> bool:
+    """Whether the cluster may start it elsewhere when the manager ends so."""
     f = world.follower._f
     if end.reason is reasons.NOT_STOPPED:
         return world.time - f.heard > f.interval
-    return end.reason in GIVEN_UP
+    return end.reason in LET_GO
 
 
 def worst_words(links: tuple[Link, ...]) -> tuple[Link, ...]:
@@ -238,13 +249,16 @@ def host_ticks(world: World, until: float, rules: Rules) -> World:
 # The network ---------------------------------------------------------------------------
 
 
-def carry(world: World, there: bool, back: bool, stale: bool, rules: Rules) -> World:
-    """Carry what waits to the guest, and back; and what is left of closed links."""
-    if stale:
-        for link in world.stale:
-            for message in link.to_guest:
-                world, link = guest_hears(world, link, message, rules)
-        world = replace(world, stale=())
+def carry_stale(world: World, rules: Rules) -> World:
+    """Carry what is left of closed links."""
+    for link in world.stale:
+        for message in link.to_guest:
+            world, link = guest_hears(world, link, message, rules)
+    return replace(world, stale=())
+
+
+def carry(world: World, there: bool, back: bool, rules: Rules) -> World:
+    """Carry what waits to the guest, and back."""
     if there and back and world.dialling:
         presence = (Credulous if rules.credulous else Presence)(world.time * rules.rate)
         world = replace(world, dialling=False, link=Link(presence))
@@ -267,16 +281,18 @@ def carry(world: World, there: bool, back: bool, stale: bool, rules: Rules) -> W
 def successors(world: World, rules: Rules) -> Iterator[World]:
     """What the next second can bring."""
     for event in events(world, rules):
-        for there in (True, False):
-            for back in (True, False):
-                for stale in {False, bool(world.stale)}:
-                    after = replace(world, follower=clone(world.follower))
-                    word = f"{'>' if there else '-'}{'<' if back else '-'}{'s' if stale else ''}"
-                    after = replace(after, history=(*world.history, event or word))
-                    after = happen(after, event, rules)
-                    after = carry(after, there, back, stale, rules)
-                    after = guest_ages(after, rules)
-                    yield guest_ages(host_ticks(after, world.time + STEP, rules), rules)
+        for word in ("><", "><" * 4, ">-", "-<", "--"):
+            for stale in {False, bool(world.stale)}:
+                after = replace(world, follower=clone(world.follower))
+                said = event or word + ("s" if stale else "")
+                after = replace(after, history=(*world.history, said))
+                after = happen(after, event, rules)
+                if stale:
+                    after = carry_stale(after, rules)
+                for there, back in zip(word[::2], word[1::2], strict=True):
+                    after = carry(after, there == ">", back == "<", rules)
+                after = guest_ages(after, rules)
+                yield guest_ages(host_ticks(after, world.time + STEP, rules), rules)
 
 
 def events(world: World, rules: Rules) -> Iterator[str]:
@@ -330,7 +346,7 @@ def manager_key(world: World) -> object:
     """All of the manager that anything depends on."""
     f, now = world.follower._f, world.time
     if world.ended is not None:
-        return world.gave_up
+        return world.let_go
     return (
         *(f.stage, ago(f.step_until, now), ago(f.heard, now)),
         None if f.stage is Stage.FOLLOWING else ago(f.until, now),
@@ -357,14 +373,14 @@ def key(world: World, rules: Rules) -> object:
 
 
 def second_copies(rules: Rules) -> Iterator[World]:
-    """Every kind of world in which the application runs after it was given up."""
+    """Every kind of world in which the application runs after it was let go."""
     waiting, known = deque([rules.first()]), set[object]()
     while waiting:
         for after in successors(waiting.popleft(), rules):
             if (name := key(after, rules)) in known:
                 continue
             known.add(name)
-            if after.second or (after.gave_up and after.runs):
+            if after.second or (after.let_go and after.runs):
                 yield after
             elif not is_over(after):
                 waiting.append(after)
@@ -391,7 +407,12 @@ SAFE = safe(has_after=False)
 
 @pytest.fixture(autouse=True)
 def whole_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try for a lost link each second, so that fewer instants differ."""
+    """Try for a lost link each second, so that fewer instants differ.
+
+    And give one up early, as in a long lease: what was said on it may be heard, and is young then.
+    """
+    for module in (follow_link, follow_claim):
+        monkeypatch.setattr(module, "ATTEMPT", 2 * STEP)
     monkeypatch.setattr(follow_link, "FIRST_RETRY", STEP)
     monkeypatch.setattr(follow_link, "LAST_RETRY", STEP)
 
@@ -416,13 +437,13 @@ def test_it_gives_up() -> None:
     rules = Rules(SAFE)
     world = rules.first()
     for _ in range(3):
-        world = carried(world, rules, "><")
+        world = carried(world, rules, "><" * 4)
     assert world.follower.stage is Stage.FOLLOWING
     cut_at = world.time
     while world.ended is None:
         assert world.time < cut_at + SAFE + 2 * STEP
         world = carried(world, rules, "--")
-    assert world.gave_up
+    assert world.let_go
     assert not world.runs
 
 
@@ -452,6 +473,11 @@ def test_a_manager_that_does_not_wait_then_is_found_out(
 
 def test_a_guest_that_takes_old_words_for_new_ones_is_found_out() -> None:
     assert next(second_copies(Rules(SAFE, credulous=True)), None)
+
+
+def test_a_guest_that_believes_the_claim_of_a_link_that_was_given_up_is_found_out() -> None:
+    found = second_copies(Rules(SAFE, event="SIGTERM", forgetful=True))
+    assert any(world.ended is not None and world.ended.reason is reasons.STOPPED for world in found)
 
 
 def test_polls_are_frequent_enough_to_keep_a_lease() -> None:

@@ -44,7 +44,7 @@ class Recorder:
         self.name = name
         self.instance = instance or secrets.token_hex(4)
         self.administrator = administrator
-        self.last_there = time.monotonic()
+        self.opened = self.last_there = time.monotonic()
         self.told: list[Message] = []
         self.hung_up = False
         self._seq = 0

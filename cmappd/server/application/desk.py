@@ -57,7 +57,7 @@ class Served(Protocol):
 class Desk:
     """The desk of one application. Only the application's task uses it."""
 
-    __slots__ = ("_detaching", "_maintenances", "_published", "_served", "_waiting")
+    __slots__ = ("_detaching", "_maintenances", "_newest", "_published", "_served", "_waiting")
 
     def __init__(self, served: Served, maintenances: Maintenances) -> None:
         self._served = served
@@ -66,6 +66,8 @@ class Desk:
         # Who waits for which owner to hand over.
         self._detaching: list[tuple[Link, int, Owner]] = []
         self._published: tuple[object, ...] = ()
+        # Of each manager: since when the newest link is open on which it claimed, or asked to stop.
+        self._newest: dict[str, float] = {}
 
     def hear(self, link: Link, message: Message) -> None:
         """A peer has said this."""
@@ -123,7 +125,8 @@ class Desk:
     def _claim(self, link: Link, claim: Claim, now: float) -> None:
         served = self._served
         lease = served.app.definition.manager.lease
-        if now - link.last_there >= lease:
+        self._arrived(link)
+        if link.opened < self._newest[link.name] or now - link.last_there >= lease:
             # Whoever said that may have given up since, and been followed by another elsewhere.
             served.log(f"a claim of {link.name} has come too late to be believed")
             link.hang_up()
@@ -138,6 +141,10 @@ class Desk:
         served.save()
         link.send(served.state(claim.seq))
         self._published = served.visible()
+
+    def _arrived(self, link: Link) -> None:
+        """Its manager has come by this link, and so has given up those that it had before."""
+        self._newest[link.name] = max(link.opened, self._newest.get(link.name, link.opened))
 
     def _release(self, link: Link, *, handover: bool) -> None:
         served = self._served
@@ -191,6 +198,7 @@ class Desk:
 
     def _ask_stop(self, link: Link, message: AskStop, now: float) -> None:
         served = self._served
+        self._arrived(link)
         refusal = served.custody.refuse_stop(link, message, served.app, now)
         if refusal is not None:
             link.send(refusal)

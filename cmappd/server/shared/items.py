@@ -23,6 +23,10 @@ class Link(Protocol):
         """Whether it came by the control socket."""
 
     @property
+    def opened(self) -> float:
+        """Since when it is connected, in monotonic seconds; of two links the later is newer."""
+
+    @property
     def last_there(self) -> float:
         """Until when it was certainly there, in monotonic seconds: see `Presence`."""
 

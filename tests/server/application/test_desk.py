@@ -2,11 +2,12 @@
 
 import json
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from cmappd.core.messages import Claim, Message, State
+from cmappd.core.messages import Claim, Message, Release, State, Stop
 from cmappd.core.state import Phase
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.shared.items import Said
@@ -43,6 +44,48 @@ def test_one_that_is_younger_is(tmp_path: Path) -> None:
         assert isinstance(await until(lambda: manager.answer(claim.seq)), State)
         assert not manager.hung_up
         await until(lambda: db.app.phase is Phase.RUNNING)
+
+    play(tmp_path, SLEEP, scene)
+
+
+async def claims_again(newer: Recorder, db: Supervisor) -> None:
+    """And is stopped."""
+    await newer.claim(db)
+    await newer.ask(db, Stop(newer.next(), "db"))
+    await newer.ask(db, Release(newer.next()))
+
+
+async def stops(newer: Recorder, db: Supervisor) -> None:
+    """As an agent does, whose manager has died."""
+    await newer.ask(db, Stop(newer.next(), "db"))
+
+
+@pytest.mark.parametrize("meanwhile", [claims_again, stops])
+def test_a_claim_on_a_link_that_its_manager_has_given_up_is_not_believed(
+    tmp_path: Path, meanwhile: Callable[[Recorder, Supervisor], Awaitable[None]]
+) -> None:
+    """It was held back, and is young yet; but the manager knows that all is stopped."""
+
+    async def scene(made: Ground, db: Supervisor) -> None:
+        older, newer = Recorder("vmhost1", instance="i"), Recorder("vmhost1", instance="i")
+        await meanwhile(newer, db)
+        await until(lambda: db.app.phase is Phase.STOPPED)
+        runs = db.app.last
+        db.post(Said(older, Claim(older.next(), "db")))
+        await until(lambda: older.hung_up)
+        assert older.told == []
+        assert (db.app.phase, db.custody.owner, db.app.last) == (Phase.STOPPED, None, runs)
+        assert any("has come too late to be believed" in line for line in made.lines)
+
+    play(tmp_path, SLEEP, scene)
+
+
+def test_a_claim_of_another_manager_is_overtaken_by_nobody(tmp_path: Path) -> None:
+    async def scene(_made: Ground, db: Supervisor) -> None:
+        first, second = Recorder("vmhost1"), Recorder("vmhost2")
+        await second.claim(db)
+        await second.ask(db, Release(second.next()))
+        assert isinstance(await first.claim(db), State)
 
     play(tmp_path, SLEEP, scene)
 
