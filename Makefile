@@ -104,8 +104,10 @@ install-files:
 	    sed 's|@bindir@|$(bindir)|' "$$unit" >"$$to" && chmod 644 "$$to" || exit 1; \
 	done
 	install -d '$(DESTDIR)$(ocfdir)/cmappd'
-	sed 's|/usr/local/bin|$(bindir)|' cluster/pacemaker/app >'$(DESTDIR)$(ocfdir)/cmappd/app'
-	chmod 755 '$(DESTDIR)$(ocfdir)/cmappd/app'
+	# Whole at once, too: a shell that runs it reads on in the file that it has.
+	sed 's|/usr/local/bin|$(bindir)|' cluster/pacemaker/app >'$(DESTDIR)$(ocfdir)/cmappd/.app'
+	chmod 755 '$(DESTDIR)$(ocfdir)/cmappd/.app'
+	mv '$(DESTDIR)$(ocfdir)/cmappd/.app' '$(DESTDIR)$(ocfdir)/cmappd/app'
 	install -d '$(DESTDIR)$(serviceguarddir)/examples'
 	$(call install_rewritten,cluster/serviceguard/*.*,$(serviceguarddir))
 	$(call install_rewritten,cluster/serviceguard/examples/*,$(serviceguarddir)/examples)

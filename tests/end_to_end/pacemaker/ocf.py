@@ -37,6 +37,7 @@ class Agent:
     ) -> None:
         self.folder = scene.folder / node
         self.folder.mkdir(exist_ok=True)
+        self.script = AGENT
         self.log = scene.folder / f"{node}-{app}.log"
         self.state = self.folder / f"cmappd-{app}"  # what the agent keeps
         given = {
@@ -61,7 +62,7 @@ class Agent:
     ) -> "subprocess.Popen[str]":
         """Begin an action; times are in seconds."""
         return subprocess.Popen(
-            [AGENT, action],
+            [self.script, action],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -99,6 +100,11 @@ class Agent:
     def watched(self) -> Path:
         """Where it keeps when a monitor was last over."""
         return self.state / "watched"
+
+    @property
+    def asked(self) -> Path:
+        """Where it keeps when the last monitor of level 10 began."""
+        return self.state / "asked"
 
     def begin_waiting(self) -> "subprocess.Popen[str]":
         """A monitor that waits for the end of the manager, which is not the first one."""

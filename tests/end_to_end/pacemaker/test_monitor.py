@@ -12,6 +12,7 @@ import pytest
 
 from tests.end_to_end.harness import Scene
 from tests.end_to_end.pacemaker.ocf import (
+    AGENT,
     GENERIC,
     NEEDS,
     OK,
@@ -239,6 +240,21 @@ def test_trouble_after_a_monitor_was_killed_is_told_by_one_of_two(
     assert agent.code("stop") == OK
 
 
+@pytest.mark.parametrize("seen", [None, 181, 240])
+def test_trouble_after_a_pause_of_any_length_is_told_by_one_of_two(
+    scene: Scene, agent: Agent, seen: int | None
+) -> None:
+    """The other was last over so many seconds ago, or has not run since the start."""
+    assert agent.code("start") == OK
+    now = int(float(Path("/proc/uptime").read_text().split()[0]))
+    if seen is not None:
+        agent.watched.write_text(f"{now - seen}\n")
+    agent.asked.write_text(f"{now - 178}\n")
+    died(scene, agent)
+    assert_told_by_level_0(agent, 10, 0, 10)
+    assert agent.code("stop") == OK
+
+
 @pytest.mark.parametrize("trouble", [died, killed, suspended])
 def test_a_monitor_of_level_10_that_is_alone_tells_of_trouble(
     scene: Scene, agent: Agent, trouble: Callable[[Scene, Agent], None]
@@ -250,4 +266,21 @@ def test_a_monitor_of_level_10_that_is_alone_tells_of_trouble(
     assert agent.code("monitor", interval=60, level=10) == OK
     trouble(scene, agent)
     assert agent.code("monitor", interval=60, level=10) == GENERIC
+    assert agent.code("stop") == OK
+
+
+def test_a_monitor_that_waits_is_not_disturbed_by_an_installation(
+    scene: Scene, agent: Agent
+) -> None:
+    """The shell has read all that it has to do, whatever is written over it."""
+    text = AGENT.read_text()
+    agent.script = scene.folder / "app"
+    agent.script.write_text(text)
+    agent.script.chmod(0o755)
+    assert agent.code("start") == OK
+    assert agent.code("monitor", interval=1) == OK
+    with agent.begin_waiting() as waiting:
+        agent.script.write_text(text.replace("#!/bin/sh\n", "#!/bin/sh\n# another one\n", 1))
+        scene.guest.order("db", 4)
+        assert waiting.wait(20) == GENERIC
     assert agent.code("stop") == OK

@@ -170,7 +170,7 @@ def does_not_start(scene: Scene, make: Make) -> Agent:
         (missing_config, INSTALLED, "there is no file /nonexistent/cmappmgr.toml"),
         (missing_program, INSTALLED, "there is no program /nonexistent/cmappmgr"),
         (missing_interpreter, INSTALLED, "not found"),
-        (broken_program, GENERIC, "its manager ended without a report: no module ssl"),
+        (broken_program, GENERIC, "its last words: no module ssl"),
         (name_like_an_option, CONFIGURED, "there is no application '-x' in this guest"),
         (long_name, ARGS, "it is not a name"),
         (bad_config, ARGS, "gusts"),
@@ -249,7 +249,24 @@ def test_one_that_is_not_ready_in_time_is_said_to_be_so_and_stopped(
     code, said = agent("start", timeout=6)
     assert (code, "not ready in the time that start has" in said) == (GENERIC, True)
     assert scene.guest.pids("db")
+    code, said = agent("monitor")  # a probe, before which the stop was lost
+    assert (code, "did not come to its end" in said) == (GENERIC, True)
     assert agent.code("stop") == OK
+    assert not scene.guest.pids("db")
+
+
+def test_of_two_starts_at_once_one_has_the_manager(scene: Scene, make: Make) -> None:
+    """As when somebody starts by hand what the cluster tries to start."""
+    scene.guest.define("db", "/bin/sleep", "600")
+    agent = make(config=scene.host(connect_timeout="500ms"))
+    with agent.begin("start", timeout=50) as first, agent.begin("start", timeout=50) as second:
+        wait_for(lambda: agent.log.exists() and "trying again" in agent.log.read_text())
+        scene.guest.start()
+        assert OK in (first.wait(50), second.wait(50))
+    assert len(managers(agent)) == 1
+    assert agent.code("monitor") == OK
+    assert agent.code("stop") == OK
+    assert not managers(agent)
     assert not scene.guest.pids("db")
 
 
@@ -276,7 +293,13 @@ def full(scene: Scene) -> Iterator[Callable[[str], None]]:
 
 @pytest.mark.parametrize(
     ("limit", "code", "reason"),
-    [("size=8k", GENERIC, "/pid"), ("size=8k,nr_inodes=3", PERM, "/lock")],
+    [
+        ("size=8k", GENERIC, "/unready"),
+        ("size=1m,nr_inodes=3", PERM, "/lock"),
+        ("size=1m,nr_inodes=4", PERM, "/unclaimed"),
+        ("size=1m,nr_inodes=5", GENERIC, "/unready"),
+        ("size=1m,nr_inodes=6", GENERIC, "/pid"),
+    ],
 )
 def test_what_could_not_be_signalled_is_not_started(
     scene: Scene, agent: Agent, full: Callable[[str], None], limit: str, code: int, reason: str
@@ -288,6 +311,17 @@ def test_what_could_not_be_signalled_is_not_started(
     assert not managers(agent)
     assert agent.code("monitor") == NOT_RUNNING
     assert agent.code("stop") == OK
+    assert not scene.guest.pids("db")
+
+
+def test_what_can_be_signalled_is_started_and_a_full_file_system_takes_no_mark_away(
+    scene: Scene, agent: Agent, full: Callable[[str], None]
+) -> None:
+    full("size=1m,nr_inodes=7")
+    assert agent("start") == (OK, "")
+    assert agent("monitor") == (OK, "")
+    assert agent("monitor", interval=1) == (OK, "")
+    assert agent("stop") == (OK, "")
     assert not scene.guest.pids("db")
 
 

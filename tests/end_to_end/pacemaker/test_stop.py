@@ -1,15 +1,19 @@
 """A stop of the agent, also where the guest is dead, frozen, or cut off."""
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cmappd.core import at_most_once
+from cmappd.core.messages import Claim
+from cmappd.system import tls
 from tests.end_to_end.causes.people import STUBBORN
 from tests.end_to_end.harness import Scene
 from tests.end_to_end.pacemaker.ocf import (
@@ -24,6 +28,7 @@ from tests.end_to_end.pacemaker.ocf import (
 )
 from tests.end_to_end.programs import wait_for
 from tests.end_to_end.proxy import Proxy
+from tests.server.harness import Client
 
 pytestmark = NEEDS
 
@@ -49,7 +54,12 @@ def refused(scene: Scene, agent: Agent) -> None:
     config.write_text(config.read_text().replace("guest1", "guest2"))
 
 
-@pytest.mark.parametrize("trouble", [unreadable, refused])
+def unresolvable(scene: Scene, agent: Agent) -> None:
+    config = Path(agent.parameters["config"])
+    config.write_text(config.read_text().replace("127.0.0.1", f"{'x' * 64}.invalid"))
+
+
+@pytest.mark.parametrize("trouble", [unreadable, refused, unresolvable])
 @pytest.mark.parametrize("other_guests", ["false", "true"])
 def test_a_stop_waits_for_a_manager_beside_which_nobody_can_ask(
     scene: Scene, make: Make, trouble: Callable[[Scene, Agent], None], other_guests: str
@@ -85,7 +95,7 @@ def test_a_stop_has_failed_where_the_manager_lives_on(scene: Scene, agent: Agent
     freeze(scene)
     (agent.state / "pid").write_text("")
     code, said = agent("stop")
-    assert (code, "lives on after SIGKILL" in said) == (GENERIC, True)
+    assert (code, f"could not be signalled: {agent.state}/pid has ''" in said) == (GENERIC, True)
     assert agent.code("monitor") == OK
     (agent.state / "pid").write_text(f"{pid}\n")
     assert agent.code("stop") == OK
@@ -173,6 +183,59 @@ def test_it_waits_also_where_the_manager_was_killed_when_the_link_was_cut(
         assert time.monotonic() - begin >= needed
     finally:
         proxy.close()
+
+
+def test_what_an_earlier_manager_may_have_started_is_not_taken_for_stopped(
+    scene: Scene, make: Make
+) -> None:
+    """The one that is told to stop has never come as far as to ask for it."""
+    scene.guest.obedient("db")
+    scene.guest.start()
+    proxy = Proxy(scene.guest.port)
+    try:
+        agent = make(config=scene.host(port=proxy.port, connect_timeout="30s"), other_guests="true")
+        assert agent.code("start") == OK
+        proxy.freeze()
+        os.kill(agent.manager, signal.SIGKILL)
+        assert agent.code("start", timeout=5) == GENERIC
+        code, said = agent("stop")
+        assert (code, "it may still run, and may be started elsewhere" in said) == (GENERIC, True)
+        assert scene.guest.pids("db")
+    finally:
+        proxy.close()
+
+
+@contextlib.contextmanager
+def connected(scene: Scene) -> Iterator[Client]:
+    """A manager of this host that has said hello, and nothing else yet."""
+    context = tls.client_context(*scene.identity, scene.authority.ca)
+    with (
+        socket.create_connection(("127.0.0.1", scene.guest.port)) as raw,
+        context.wrap_socket(raw, server_hostname="guest1") as secured,
+    ):
+        client = Client(secured)
+        client.greet()
+        yield client
+
+
+@pytest.mark.parametrize("stopped_by", ["its manager", "the agent"])
+def test_after_a_stop_no_claim_that_the_network_holds_back_starts_it(
+    scene: Scene, make: Make, stopped_by: str
+) -> None:
+    """Of a manager that was killed before it had an answer."""
+    scene.guest.obedient("db")
+    scene.guest.start()
+    agent = make(config=scene.host(scene.identity), other_guests="true")
+    with connected(scene) as killed:
+        if stopped_by == "its manager":
+            assert agent.code("start") == OK
+        else:
+            agent.state.mkdir()
+            (agent.state / "pid").write_text("1\n")
+        assert agent("stop") == (OK, "")
+        killed.send(Claim(killed.next(), "db"))
+        assert killed.wait_cut() == []
+    assert not scene.guest.pids("db")
 
 
 @pytest.mark.parametrize("orphaned", [False, True])
