@@ -7,7 +7,7 @@
 #   make chaos           the chaos test for longer: SEED= repeats one, MINUTES= says how long
 #   make check           format, lint and types
 #   make bench           the measurements
-#   make bench-cluster   the times of recovery in a real cluster, as a table; needs root
+#   make bench-cluster   the times of recovery in a real cluster, and by the rules of Serviceguard; needs root
 #   make install         into prefix=/usr/local, below DESTDIR if that is set
 #   make uninstall       the reverse; configuration, logs and certificates stay
 #

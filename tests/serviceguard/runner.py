@@ -55,12 +55,16 @@ class Service(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """What a package is. ``parameters`` are those of a modular one, as its scripts get them."""
+    """What a package is. ``parameters`` are those of a modular one, as its scripts get them.
+
+    ``nodes`` are the names of those that may run it; all of them where there is none.
+    """
 
     name: str
     scripts: tuple[str, ...]
     services: tuple[Service, ...]
     parameters: dict[str, str]
+    nodes: tuple[str, ...] = ()
 
 
 class Node:
@@ -99,7 +103,9 @@ def read(text: str, **parameters: str) -> Definition:
     services = tuple(_service(block) for block in blocks)
     given = {name: value for name, value in pairs if name.startswith("PEV_")}
     scripts = tuple(value for name, value in pairs if name == "external_script")
-    return Definition(dict(pairs)["package_name"], scripts, services, {**given, **parameters})
+    nodes = tuple(value for name, value in pairs if name == "node_name")
+    given |= parameters
+    return Definition(dict(pairs)["package_name"], scripts, services, given, nodes)
 
 
 def _service(block: dict[str, str]) -> Service:
@@ -117,14 +123,15 @@ class Package:
 
     def __init__(self, folder: Path, definition: Definition, nodes: Sequence[Node]) -> None:
         self.definition = definition
-        self.nodes = nodes
+        named = definition.nodes or [node.name for node in nodes]
+        self.nodes = [node for node in nodes if node.name in named]
         self.node: Node | None = None
         self.been_at: list[str] = []
         self.log = folder / "package.log"
         self.log.touch()
         self.restarts: dict[str, int] = {}
         self._running: dict[Service, subprocess.Popen[bytes]] = {}
-        for node in nodes:
+        for node in self.nodes:
             self._equip(node)
 
     def said(self) -> str:
@@ -157,9 +164,9 @@ class Package:
                 process_group=0,
             )
 
-    def run(self) -> bool:
-        """Run it at the first node that takes it; whether there was one."""
-        return self._run_at(self.nodes)
+    def run(self, node: str = "") -> bool:
+        """Run it at that node, or at the first one that takes it; whether there was one."""
+        return self._run_at([each for each in self.nodes if node in ("", each.name)])
 
     def halt(self) -> int:
         """Halt it; the worst exit code of its scripts."""
@@ -168,6 +175,15 @@ class Package:
         for service in reversed(list(self._running)):
             self._halt_service(service)
         return max((self._act(node, one, "stop") for one in reversed(self._scripts)), default=0)
+
+    def lose_node(self) -> None:
+        """Its node is gone with all that ran there: no script runs, and the next one takes it."""
+        node, self.node = self.node, None
+        assert node is not None
+        self._say(f"{node.name} is lost")
+        self.close()
+        self._running.clear()
+        self._run_after(node)
 
     def tend(self) -> None:
         """Look after the services: those that have ended have failed."""
@@ -230,6 +246,9 @@ class Package:
         assert node is not None
         self._say(f"fails over from {node.name}")
         self.halt()
+        self._run_after(node)
+
+    def _run_after(self, node: Node) -> None:
         self._run_at(self.nodes[self.nodes.index(node) + 1 :])
 
     # Scripts -------------------------------------------------------------------------
@@ -245,7 +264,7 @@ class Package:
             lines.append(f"SG_SERVICE_NAME[{number}]='{service.name}'")
             lines.append(f"SG_SERVICE_CMD[{number}]={shlex.quote(service.command)}")
         (node.folder / "package.env").write_text(node.here("\n".join(lines) + "\n"))
-        utils = UTILS.format(temporary=os.environ["TMPDIR"])
+        utils = UTILS.format(temporary=_temporary())
         (node.folder / "utils.sh").write_text(utils)
 
     def _utils(self, node: Node) -> dict[str, str]:
@@ -359,7 +378,11 @@ def read_legacy(configuration: str, filled_in: str, nodes: Sequence[Node]) -> De
 
 
 def _control(filled_in: str) -> str:
-    return CONTROL.format(filled_in=filled_in, temporary=os.environ["TMPDIR"])
+    return CONTROL.format(filled_in=filled_in, temporary=_temporary())
+
+
+def _temporary() -> str:
+    return os.environ.get("TMPDIR", "/tmp")
 
 
 def _run_bash(script: str) -> list[str]:

@@ -10,8 +10,8 @@ import pytest
 
 from tests.end_to_end.causes.people import STUBBORN
 from tests.end_to_end.programs import wait_for
-from tests.serviceguard.conftest import Stage
 from tests.serviceguard.runner import SHIPPED, Definition, Package, read
+from tests.serviceguard.stage import Stage
 
 pytestmark = pytest.mark.serviceguard
 
@@ -22,21 +22,6 @@ def in_a_guest_that_runs(stage: Stage, **parameters: str) -> Package:
     definition = stage.external(**given)
     stage.guest.start()
     return stage.package(definition._replace(scripts=definition.scripts[1:]))
-
-
-def test_the_example_starts_in_order_and_stops_in_reverse_order(stage: Stage) -> None:
-    """In a guest that boots while the script waits."""
-    for name in ("db", "web"):
-        trap = f"trap 'echo {name} stopped >>order; exit 0' TERM"
-        script = f"{trap}; echo {name} started >>order; while :; do sleep 0.05; done"
-        stage.guest.shell(name, script, start={"ready": "300ms"})
-    stage.guest.write()
-    package = stage.package(stage.external())
-    assert package.run()
-    assert stage.guest.status("db")["owner"] is stage.guest.status("web")["owner"] is None
-    assert package.halt() == 0
-    order = (stage.folder / "order").read_text().splitlines()
-    assert order == ["db started", "web started", "web stopped", "db stopped"]
 
 
 def test_start_and_stop_may_be_repeated(stage: Stage) -> None:
@@ -368,24 +353,6 @@ def test_serviceguard_is_found_by_its_own_file(stage: Stage) -> None:
 
 
 # Legacy packages --------------------------------------------------------------------------
-
-
-def test_a_legacy_package_lives_moves_and_halts(stage: Stage) -> None:
-    """The example: db by the functions of cmappd, web as a service."""
-    stage.guest.define("db", "/bin/sleep", "600")
-    stage.guest.obedient("web")
-    stage.guest.write()
-    package = stage.package(stage.legacy())
-    assert package.run()
-    for code in (3, 4):
-        package.until(lambda: stage.guest.status("web")["phase"] == "running", "web")
-        stage.guest.order("web", code)
-        package.until(lambda: f"exit {code}, app" in package.said(), "its end")  # noqa: B023
-    package.until(lambda: len(package.been_at) == 2, "a failover")
-    package.until(lambda: stage.guest.status("web")["phase"] == "running", "web")
-    assert (stage.guest.pid_of("db") > 0, stage.guest.status("web")["owner"]) == (True, "vmhost2")
-    assert package.halt() == 0
-    assert not stage.guest.pids()
 
 
 def test_a_legacy_package_that_would_not_stop_says_so_and_its_vm_is_stopped(stage: Stage) -> None:

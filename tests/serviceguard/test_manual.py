@@ -11,8 +11,8 @@ from cmappd import reasons
 from cmappd.reasons import Reason
 from tests.end_to_end.programs import PATIENCE, PROGRAMS, Program
 from tests.ports import free_port
-from tests.serviceguard.conftest import Stage
 from tests.serviceguard.runner import SHIPPED, Definition, Node, Package, read
+from tests.serviceguard.stage import Stage
 
 pytestmark = pytest.mark.serviceguard
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.end_to_end.causes.people import STUBBORN
 from tests.end_to_end.programs import PATIENCE, wait_for
-from tests.serviceguard.conftest import Stage
 from tests.serviceguard.runner import Package, Service, read
+from tests.serviceguard.stage import Stage
 
 pytestmark = pytest.mark.serviceguard
 
@@ -35,44 +35,6 @@ service_halt_timeout  {halt_timeout}
 def test_the_example_is_read_as_it_stands(stage: Stage) -> None:
     command = "/usr/local/bin/cmappmgr --app db --guest vm1"
     assert stage.services().services[1] == Service("db", command, 1, 360)
-
-
-def test_an_application_that_dies_is_restarted_and_then_the_package_moves(stage: Stage) -> None:
-    """The VM with it; and who asks why finds it in the package log."""
-    stage.guest.obedient("web")
-    stage.guest.shell("db", "echo no licence; read code <orders; exit $code")
-    os.mkfifo(stage.folder / "orders")
-    stage.guest.write()
-    package = stage.package(stage.services())
-    assert package.run()
-    package.until(lambda: package.said().count("running, pid") == 2, "both applications")
-    web = stage.guest.pid_of("web")
-    give(stage, 3)
-    package.until(lambda: package.restarts["db"] == 1, "a restart")
-    package.until(lambda: package.said().count("running, pid") == 3, "the application")
-    assert (stage.guest.pid_of("web"), package.been_at) == (web, ["vmhost1"])
-    give(stage, 4)
-    package.until(lambda: len(package.been_at) == 2, "a failover")
-    package.until(lambda: package.said().count("running, pid") == 5, "both applications")
-    assert package.been_at == ["vmhost1", "vmhost2"]
-    assert stage.guest.status("db")["owner"] == stage.guest.status("web")["owner"] == "vmhost2"
-    said = package.said()
-    for evidence in (
-        "last log: no licence",
-        "exit 3, app: ended by itself, exit code 3",
-        "service db has failed, exit code 3",
-        "exit 4, app: ended by itself, exit code 4",
-        "fails over from vmhost1",
-    ):
-        assert evidence in said
-    assert package.halt() == 0
-    assert not stage.guest.pids()
-
-
-def give(stage: Stage, code: int) -> None:
-    """Have db exit with a code."""
-    with open(stage.folder / "orders", "w") as orders:
-        orders.write(f"{code}\n")
 
 
 def test_success_is_a_failure_of_a_service_too(stage: Stage) -> None:
