@@ -76,12 +76,12 @@ class Pair:
         seconds = time.monotonic() - begin
         self.link.thaw()  # and what was held back may come now
         if self.guests["vm1"].folder.joinpath("vm.pid").exists():
-            self.guests["vm1"].wait_status("orders", owner=None, pid=None)
+            self.guests["vm1"].wait_status("orders", pid=None)
         self.orders.tend()
+        assert not self.disk.violations(), self.disk.violations()
         wait_for(lambda: self.disk.runs("orders")[-1] == "started in vm2", "vm2")
         assert self.guests["vm2"].pids("orders") == [self.disk.pid("orders")]
         assert not self.guests["vm1"].pids("orders")
-        assert not self.disk.violations()
         assert self.orders.been_at == ["vmhost1", "vmhost2"]
         for vm, package in self.vms.items():
             assert package.been_at == [NODES[vm]]
@@ -142,6 +142,9 @@ def node_of_one_of_two_guests_dies(stage: Stage) -> float:
 def application_dies_in_one_of_two_guests(stage: Stage) -> float:
     """It is restarted there; then it goes to the other guest, and no VM is touched."""
     it = Pair(stage)
+    for node in it.orders.nodes:
+        code, said = it.orders.validate(node)
+        assert code == 0, said
     it.disk.order("orders", 3)
     it.orders.until(lambda: it.times_running("vm1") == 2, "the restart")
     assert it.orders.been_at == ["vmhost1"]
