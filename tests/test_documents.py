@@ -212,10 +212,13 @@ HALTS = [
     "man/cmappmgr.8",
     "docs/serviceguard.md",
     "docs/migration.md",
+    "docs/failover-between-guests.md",
     "cluster/serviceguard/examples/services.conf",
     "cluster/serviceguard/examples/legacy.conf",
+    "cluster/serviceguard/examples/two-guests.conf",
     "cluster/systemd/cmappmgr@.service.in",
 ]
+SAYING_WHY = [*HALTS[1:-1], "man/cmappmgr.toml.5"]
 
 
 @pytest.mark.parametrize("name", HALTS)
@@ -224,6 +227,12 @@ def test_a_manager_is_not_killed_while_it_stops_or_waits(name: str) -> None:
     intervals = settings.Intervals()
     assert found
     assert all(int(seconds) > intervals.stop_timeout + intervals.lost_after for seconds in found)
+
+
+@pytest.mark.parametrize("name", SAYING_WHY)
+def test_that_rule_is_given_in_the_same_words(name: str) -> None:
+    words = re.sub(r"\.Ic|[`#*]", "", (ROOT / name).read_text()).split()
+    assert "longer than stop_timeout and lost_after together" in " ".join(words)
 
 
 # The pages as such -------------------------------------------------------------------

@@ -1,17 +1,19 @@
-"""docs/serviceguard.md and docs/migration.md say what can be done: it is loaded and run."""
+"""What the pages on Serviceguard say can be done: it is loaded and run."""
 
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from cmappd import reasons
+from cmappd.client import settings
 from cmappd.reasons import Reason
 from tests.end_to_end.programs import PATIENCE, PROGRAMS, Program
 from tests.ports import free_port
-from tests.serviceguard.runner import SHIPPED, Definition, Node, Package, read
+from tests.serviceguard.runner import EXAMPLES, SHIPPED, Definition, Node, Package, read
 from tests.serviceguard.stage import Stage
 
 pytestmark = pytest.mark.serviceguard
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.serviceguard
 DOCS = Path(__file__).parents[2] / "docs"
 SERVICEGUARD = (DOCS / "serviceguard.md").read_text()
 MIGRATION = (DOCS / "migration.md").read_text()
+FAILOVER = (DOCS / "failover-between-guests.md").read_text()
 ADDRESS = "192.0.2.10"
 
 # Programs of the page that the tests have not got.
@@ -55,6 +58,27 @@ def run(words: list[str], folder: Path) -> None:
 @pytest.mark.parametrize("page", [SERVICEGUARD, MIGRATION])
 def test_the_service_of_a_page_is_that_of_the_example(stage: Stage, page: str) -> None:
     assert service(page).services == stage.services().services[1:]
+
+
+@pytest.mark.parametrize("name", ["two-guests.conf", "two-guests-vm.conf"])
+def test_the_packages_of_two_guests_are_those_of_the_examples(name: str) -> None:
+    example = read((EXAMPLES / name).read_text())
+    blocks = re.findall(r"^ {4}package_name .*\n(?: {4}.*\n)+", FAILOVER, re.MULTILINE)
+    assert example in [read(re.sub("^ +", "", each, flags=re.MULTILINE)) for each in blocks]
+
+
+def test_the_host_of_two_guests_keeps_what_the_page_says_of_its_intervals(tmp_path: Path) -> None:
+    shown = files(FAILOVER)["/etc/cmappd/cmappmgr.toml"]
+    (tmp_path / "pki").mkdir()
+    for path in tomllib.loads(shown)["tls"].values():
+        (tmp_path / path).touch()
+    file = tmp_path / "cmappmgr.toml"
+    file.write_text(shown)
+    host = settings.load(str(file))
+    assert host.guest(None).name == "vm1"
+    assert host.intervals.connect_timeout >= host.intervals.lost_after
+    halt_timeout = read((EXAMPLES / "two-guests.conf").read_text()).services[0].halt_timeout
+    assert halt_timeout > host.intervals.stop_timeout + host.intervals.lost_after
 
 
 def test_the_attributes_are_those_of_the_page_and_of_the_script() -> None:
