@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cmappd.core.messages import Done, Start, Stop
+from cmappd.core.messages import Done, Restart, Start, Stop
 from cmappd.core.state import Phase
 from cmappd.errors import ConfigError
 from cmappd.server.application.supervisor import Supervisor
@@ -126,6 +126,29 @@ def test_one_that_hides_is_found_after_a_crash(tmp_path: Path) -> None:
         admin = guest.control()
         assert isinstance(admin.ask(Stop(admin.next(), "db")), Done)
         assert not alive(pid)
+
+
+def test_who_destroys_a_run_that_is_over_spares_the_next_one(tmp_path: Path) -> None:
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        ground.world.hierarchy = hierarchy
+        admin = Recorder("uid 0", administrator=True)
+        assert isinstance(await admin.ask(db, Start(admin.next(), "db")), Done)
+        assert db.app.run is not None
+        before = db.app.run.id
+        assert isinstance(await admin.ask(db, Restart(admin.next(), "db")), Done)
+        pid = await running(db)
+        assert cgroup_of(pid) == db.app.run.id != before
+        db.runner.destroy(before)
+        assert before not in ground.world.lingering, "it is looked for as long as another one lives"
+        db.runner.terminate(before, db.app.definition, whole=True)
+        assert before not in ground.world.lingering
+        assert isinstance(await admin.ask(db, Stop(admin.next(), "db")), Done)
+        assert db.app.last is not None
+        assert db.app.last.status.signal == signal.SIGTERM
+
+    hierarchy = open_hierarchy(f"test{os.getpid()}")
+    play(tmp_path, shell("db", "exec sleep 600"), scene)
+    hierarchy.remove()
 
 
 def test_the_cgroup_goes_with_the_run(tmp_path: Path) -> None:

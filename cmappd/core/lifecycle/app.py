@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cmappd.core.config import Application
-from cmappd.core.events import Action
+from cmappd.core.events import Action, Event
 from cmappd.core.state import (
     Announced,
     Cause,
@@ -121,6 +121,12 @@ def readiness(app: App) -> float | Literal["health", "notify"]:
     """What makes the live run ready: seconds to survive, or a word that is awaited."""
     ready = app.definition.start.ready
     return SURVIVAL if ready == "notify" and not live_run(app).socket else ready
+
+
+def concerns(app: App, one: Event | Action) -> bool:
+    """Whether it speaks of the live run, or of none."""
+    run = getattr(one, "run", None)
+    return run is None or (app.run is not None and app.run.id == run)
 
 
 def live_run(app: App) -> Run:

@@ -66,7 +66,7 @@ from cmappd.core.lifecycle import (
     starting,
     watchdog,
 )
-from cmappd.core.lifecycle.app import App, Step, enter, is_up
+from cmappd.core.lifecycle.app import App, Step, concerns, enter, is_up
 from cmappd.core.state import Announced, Goal, Phase
 
 Cell = Callable[[App, Any, float], Step]
@@ -154,8 +154,7 @@ TABLE: Mapping[tuple[Phase, type[Event]], Cell] = {
 
 def step(app: App, event: Event, now: float) -> Step:
     """The application after the event, and what is to be done."""
-    run_id = getattr(event, "run", None)
-    if run_id is not None and (app.run is None or app.run.id != run_id):
+    if not concerns(app, event):
         return app, ()
     cell = TABLE.get((app.phase, type(event)))
     return cell(app, event, now) if cell is not None else (app, ())

@@ -68,7 +68,7 @@ class Confinement:
                 with held(spec) as process:
                     self._put(process, limited)
         except LaunchError:
-            self.remove()
+            self.remove(run)
             raise
         return process
 
@@ -145,22 +145,27 @@ class Confinement:
 
     # The end -------------------------------------------------------------------------
 
-    def kill(self) -> None:
-        """SIGKILL to all that is inside."""
-        if self._cgroup is not None:
+    def kill(self, run: str) -> None:
+        """SIGKILL to all of the run that is inside."""
+        cgroup = self._of(run)
+        if cgroup is not None:
             with contextlib.suppress(OSError):  # one by one, then
-                self._cgroup.kill()
+                cgroup.kill()
 
-    @property
-    def empty(self) -> bool:
-        """Whether nobody is inside, zombies not counted."""
-        return self._cgroup is None or self._cgroup.empty()
+    def empty(self, run: str) -> bool:
+        """Whether nobody of the run is inside, zombies not counted."""
+        cgroup = self._of(run)
+        return cgroup is None or cgroup.empty()
 
-    def remove(self) -> None:
+    def remove(self, run: str) -> None:
         """Remove it; what is still in use goes with a later look of the hierarchy's."""
-        before = self.oom_kills
-        if self._cgroup is not None and self._cgroup.remove():
+        cgroup, before = self._of(run), self.oom_kills
+        if cgroup is not None and cgroup.remove():
             self._cgroup, self._before, self.problem = None, before, ""
+
+    def _of(self, run: str) -> Cgroup | None:
+        """That of this run: of one that is over some may ask when the next one has its own."""
+        return self._cgroup if run == self._run else None
 
     # The launch ----------------------------------------------------------------------
 
@@ -184,7 +189,7 @@ class Confinement:
             elif limited:
                 raise ConfigError(f"its resources cannot be limited: {self._why_none()}")
         except CmappdError as error:
-            self.remove()
+            self.remove(run)
             if limited:
                 raise LaunchError(str(error)) from error
             self._world.log_of(self._name).warning("%s", error)

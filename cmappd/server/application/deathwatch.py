@@ -174,7 +174,7 @@ class Deathwatch:
         """
         if part is Part.AFTER:
             return self._beside.empty(tree_of(run, part))
-        alone = self._world.forest.empty(run) and self._confinement.empty
+        alone = self._world.forest.empty(run) and self._confinement.empty(run)
         return alone and self._beside.empty(health_tree(run))
 
     def _over(self, run: str, part: Part) -> None:
@@ -183,7 +183,7 @@ class Deathwatch:
             self._beside.remove(tree_of(run, part))
             return
         self._world.forest.fell(run)
-        self._confinement.remove()
+        self._confinement.remove(run)
         self._beside.remove(health_tree(run))
 
     def close(self) -> None:

@@ -193,7 +193,7 @@ class Runner:
 
     def destroy(self, run: str) -> None:
         """Send SIGKILL to all that lives of the run."""
-        self.confinement.kill()
+        self.confinement.kill(run)
         self.beside.kill(health_tree(run))
         self.beside.kill(tree_of(run, Part.AFTER))
         self.deaths.look_again(run, Part.AFTER)

@@ -59,6 +59,7 @@ class Supervisor:
         "_inbox",
         "_keeper",
         "_left",
+        "_put_off",
         "_world",
         "app",
         "custody",
@@ -70,6 +71,7 @@ class Supervisor:
         self._world = world
         self._inbox: Inbox[Item] = Inbox()
         self._left = False  # the task has ended; nothing is taken from the inbox any more
+        self._put_off: list[Action] = []  # what is to be tried again
         self.app = replace(app, maintenance=world.maintenances.find(app.name))
         self._keeper = Keeper(world)
         self.custody = Custody()
@@ -227,7 +229,11 @@ class Supervisor:
 
     def _carry_out(self, action: Action, *, again: bool = False) -> None:
         """Act; what takes a descriptor, and there is none, is done when there is one again."""
-        if again and self._left:
+        if again:
+            self._put_off.remove(action)
+            if self._left or not lifecycle.concerns(self.app, action):
+                return
+        elif action in self._put_off:
             return
         try:
             self._act(action)
@@ -235,6 +241,7 @@ class Supervisor:
             if not again:
                 name = type(action).__name__.lower()
                 self.log(f"cannot {name} yet, trying again: {error.strerror}", WARNING)
+            self._put_off.append(action)
             loop = asyncio.get_running_loop()
             loop.call_later(ACT_AGAIN, partial(self._carry_out, action, again=True))
 

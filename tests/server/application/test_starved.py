@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from cmappd.core.messages import Done, Refused, Start, Stop
 from cmappd.core.state import Phase
+from cmappd.server.application import supervisor
+from cmappd.server.application.runner import Runner
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.shared.items import Said
 from cmappd.system.log import journal
@@ -106,6 +109,68 @@ def test_who_is_to_end_is_told_later(tmp_path: Path) -> None:
         assert len([line for line in ground.lines if "cannot terminate yet" in line]) == 1
 
     play(tmp_path, shell("db", "exec sleep 600", stop={"timeout": "100s"}), scene)
+
+
+def destroyed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runs to which SIGKILL was to be sent, each time that it was tried."""
+    runs: list[str] = []
+    destroy = Runner.destroy
+
+    def noted(runner: Runner, run: str) -> None:
+        runs.append(run)
+        destroy(runner, run)
+
+    monkeypatch.setattr(Runner, "destroy", noted)
+    return runs
+
+
+def test_who_is_to_be_killed_is_tried_once_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the time for its end is over, and it must be told again."""
+    tried = destroyed(monkeypatch)
+    monkeypatch.setattr(supervisor, "ACT_AGAIN", 600.0)
+
+    async def scene(ground: Ground, db: Supervisor) -> None:
+        admin = Recorder("uid 0", administrator=True)
+        assert isinstance(await admin.ask(db, Start(admin.next(), "db")), Done)
+        with descriptors(0):
+            db.post(Said(admin, Stop(admin.next(), "db", kill=True)))
+            await until(lambda: db.app.run is not None and db.app.run.kills >= 3)
+        assert len(tried) == 1
+        assert len([line for line in ground.lines if "cannot destroy yet" in line]) == 1
+        assert db.app.run is not None
+        os.kill(db.app.run.pid or 0, signal.SIGKILL)
+        await until(lambda: db.app.phase is Phase.STOPPED)
+
+    play(tmp_path, shell("db", "exec sleep 600"), scene)
+
+
+def test_what_is_done_late_is_not_done_to_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = destroyed(monkeypatch)
+    monkeypatch.setattr(supervisor, "ACT_AGAIN", 2.0)
+
+    async def scene(_ground: Ground, db: Supervisor) -> None:
+        admin = Recorder("uid 0", administrator=True)
+        loop = asyncio.get_running_loop()
+        assert isinstance(await admin.ask(db, Start(admin.next(), "db")), Done)
+        assert db.app.run is not None
+        before, pid = db.app.run.id, db.app.run.pid
+        with descriptors(0):
+            db.post(Said(admin, Stop(admin.next(), "db", kill=True)))
+            await until(lambda: tried == [before])
+            again = loop.time() + supervisor.ACT_AGAIN
+        os.kill(pid or 0, signal.SIGKILL)
+        assert isinstance(await admin.ask(db, Start(admin.next(), "db")), Done)
+        assert db.app.run.id != before
+        assert loop.time() < again
+        await until(lambda: loop.time() > again + 0.1)
+        assert tried == [before]
+        assert db.app.phase is Phase.RUNNING
+
+    play(tmp_path, shell("db", "exec sleep 600"), scene)
 
 
 @pytest.mark.parametrize("free", range(8))
