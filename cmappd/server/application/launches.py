@@ -51,6 +51,11 @@ class Launches:
             ),
         )
 
+    def owner(self, run: str, definition: Application) -> tuple[int, int] | None:
+        """The user and group of this run; None where those are ours. Raises CmappdError."""
+        basis = self._basis_of(run, definition)
+        return None if basis.uid is None or basis.gid is None else (basis.uid, basis.gid)
+
     def of(
         self,
         run: str,
@@ -60,8 +65,12 @@ class Launches:
         output: int = -1,
     ) -> Launch:
         """A command of this run, to be launched with this run mark. Raises CmappdError."""
+        basis = self._basis_of(run, definition)
+        environment = basis.environment | {MARK: mark}
+        return replace(basis, command=command, environment=environment, output=output)
+
+    def _basis_of(self, run: str, definition: Application) -> Launch:
         if self._basis is None or self._run != run:
             self.renew(run, definition)
         assert self._basis is not None
-        environment = self._basis.environment | {MARK: mark}
-        return replace(self._basis, command=command, environment=environment, output=output)
+        return self._basis

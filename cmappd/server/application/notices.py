@@ -16,7 +16,6 @@ from collections.abc import Callable
 from cmappd.core.config import Application
 from cmappd.core.sd_notify import Notification
 from cmappd.errors import CmappdError
-from cmappd.server.application.launches import account_of
 from cmappd.server.shared.world import World
 from cmappd.system import files
 from cmappd.system.notify_socket import NotifySocket
@@ -37,16 +36,18 @@ class Notices:
         self._socket: NotifySocket | None = None
         self._refused = False  # somebody was, and the log says so
 
-    def open(self, run: str, definition: Application) -> dict[str, str]:
-        """Listen to a new run; gives what its command finds in its environment.
+    def open(
+        self, run: str, definition: Application, owner: tuple[int, int] | None
+    ) -> dict[str, str]:
+        """Listen to a new run, of this user and group if they are not ours; gives what its command
+        finds in its environment.
 
         Raises ConfigError where that cannot be.
         """
         self.close(remove=True)
         if not definition.notifies:
             return {}
-        account = account_of(definition)
-        self._listen(run, (account.uid, account.gid) if account else None)
+        self._listen(run, owner)
         found = {"NOTIFY_SOCKET": self._path}
         if definition.watchdog is not None:
             found["WATCHDOG_USEC"] = str(max(1, round(definition.watchdog * 1_000_000)))

@@ -28,7 +28,17 @@ Listener = Callable[[bytes], None]
 class Output:
     """Opened with the first launch, and kept until the application leaves."""
 
-    __slots__ = ("_capture", "_listeners", "_log", "_name", "_settings", "_told", "_world")
+    __slots__ = (
+        "_capture",
+        "_left",
+        "_listeners",
+        "_log",
+        "_name",
+        "_settings",
+        "_told",
+        "_unread",
+        "_world",
+    )
 
     def __init__(self, world: World, name: str) -> None:
         self._world = world
@@ -36,6 +46,8 @@ class Output:
         self._settings = Settings()  # those of the log that is open
         self._log: Log | None = None
         self._capture: Capture | None = None
+        self._left: Application | None = None  # what an earlier cmappserver left, until it is read
+        self._unread = ""  # why that is not read
         self._listeners: dict[Listener, Callable[[], None]] = {}
         self._told = ""  # the last problem that the log of cmappserver tells of
 
@@ -47,26 +59,34 @@ class Output:
     def _state_file(self, kind: str) -> str:
         return os.path.join(self._world.real_directory, f"{self._name}.{kind}")
 
-    def writer(self, definition: Application) -> int:
-        """A descriptor for the output of one launch; the caller closes it.
+    def writer(self, definition: Application, owner: tuple[int, int] | None = None) -> int:
+        """A descriptor for the output of one launch, by this user and group if they are not ours;
+        the caller closes it.
 
         Raises CmappdError where the FIFO cannot be made, and OSError.
         """
-        return self._open(definition).writer()
+        return self._open(definition, owner).writer(owner)
 
     def resume(self, definition: Application) -> None:
-        """Read on from the FIFO that an earlier cmappserver has left to running processes."""
+        """Read on from the FIFO that an earlier cmappserver has left to running processes; where
+        that cannot be, `look` tries it again.
+        """
+        self._left = definition
+        self.look()
+
+    def _read_on(self, definition: Application) -> None:
         try:
-            self._open(definition)
+            self._open(definition, self._owner(definition))
         except CmappdError as error:
-            self._world.log_of(self._name).error("its log cannot be read on: %s", error)
+            self._unread = str(error)
 
     def read(self, definition: Application, lines: int, limit: int) -> str:
         """The last lines of the log, also of one that nothing has been written to yet.
 
         ``limit`` is in bytes. Raises CmappdError.
         """
-        self._open(definition)
+        if self._capture is None:
+            self._open(definition, self._owner(definition))
         return self.tail(lines, limit)
 
     def tail(self, lines: int = TAIL_LINES, limit: int = TAIL_BYTES) -> str:
@@ -82,6 +102,8 @@ class Output:
 
         That it cannot be, and that it can again, is told in the log of cmappserver.
         """
+        if self._left is not None:
+            self._read_on(self._left)
         if self._capture is not None and (self.problem or self.dropped):
             self._capture.drain()
         told, self._told = self._told, self.problem
@@ -154,7 +176,7 @@ class Output:
     @property
     def problem(self) -> str:
         """Why the log is not being written; empty when it is."""
-        return (self._log.problem or "") if self._log is not None else ""
+        return self._unread or ((self._log.problem or "") if self._log is not None else "")
 
     @property
     def dropped(self) -> int:
@@ -185,14 +207,25 @@ class Output:
         if log.untold:
             self._world.log_of(self._name).warning("its log could not tell that %s", log.untold)
 
-    def _open(self, definition: Application) -> Capture:
+    def _owner(self, definition: Application) -> tuple[int, int] | None:
+        """Whose the FIFO is; or is to be, where there is none. Raises LaunchError.
+
+        Not the definition tells whose it is: that may have changed since the launch.
+        """
+        try:
+            found = os.lstat(self.fifo)
+        except OSError:
+            account = account_of(definition)
+            return None if account is None else (account.uid, account.gid)
+        return found.st_uid, found.st_gid
+
+    def _open(self, definition: Application, owner: tuple[int, int] | None) -> Capture:
         if self._log is None:
             self._settings = definition.log
             self._log = self._make(definition.log)
         if self._capture is None:
-            account = account_of(definition)
-            owner = (account.uid, account.gid) if account is not None else None
             self._capture = Capture(asyncio.get_running_loop(), self.fifo, self._log, owner)
+            self._left, self._unread = None, ""
         return self._capture
 
     def _make(self, settings: Settings) -> Log:

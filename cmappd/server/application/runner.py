@@ -96,24 +96,27 @@ class Runner:
         self.post(Launched(run, process.pid, part))
 
     def _launch(self, run: str, part: Part, definition: Application) -> Identity:
-        output = self.output.writer(definition)
+        if part in (Part.START, Part.MAIN):
+            self._launches.renew(run, definition)
+        owner = self._launches.owner(run, definition)
+        output = self.output.writer(definition, owner)
         try:
-            if part in (Part.START, Part.MAIN):
-                self._launches.renew(run, definition)
             command = definition.commands[part.value]
             spec = self._launches.of(run, tree_of(run, part), definition, command, output)
             if part is Part.STOP and self.main is not None and exists(self.main):
                 spec.environment[MAIN_PID] = str(self.main.pid)
             if part is Part.MAIN:
-                spec = self._with_notices(run, spec, definition)
+                spec = self._with_notices(run, spec, definition, owner)
             if part is Part.AFTER:  # its tree is not the run's
                 return self.beside.launch(tree_of(run, part), spec, gated=True)
             return self.confinement.launch(run, part, spec, definition)
         finally:
             os.close(output)
 
-    def _with_notices(self, run: str, spec: Launch, definition: Application) -> Launch:
-        spec.environment.update(self.notices.open(run, definition))
+    def _with_notices(
+        self, run: str, spec: Launch, definition: Application, owner: tuple[int, int] | None
+    ) -> Launch:
+        spec.environment.update(self.notices.open(run, definition, owner))
         # Of what daemonises the pid is not known before; then each of its processes may ping.
         named = definition.watchdog is not None and definition.type == "simple"
         return replace(spec, pid_variable="WATCHDOG_PID") if named else spec

@@ -95,8 +95,11 @@ class Capture:
         # A log that has something left from before begins with it.
         self._resumption = loop.call_later(0, self._resume)
 
-    def writer(self) -> int:
-        """A descriptor for the output of one launch; the caller closes it. Raises OSError."""
+    def writer(self, owner: tuple[int, int] | None = None) -> int:
+        """A descriptor for the output of one launch, by this user and group if they are not ours;
+        the caller closes it. Raises OSError.
+        """
+        _give(self._fd, owner)
         # A description of its own: O_NONBLOCK of the reading end must not reach the application.
         return os.open(self._fifo_path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
 
@@ -155,8 +158,7 @@ def _open_fifo(path: str, owner: tuple[int, int] | None) -> int:
         if not stat.S_ISFIFO(found.st_mode) or found.st_uid not in ours:
             raise ConfigError(f"cannot use {path}: not a FIFO of this user; remove it")
         os.fchmod(fd, 0o600)
-        if owner is not None and owner != (found.st_uid, found.st_gid):
-            os.fchown(fd, *owner)
+        _give(fd, owner)
     except OSError as error:
         os.close(fd)
         raise ConfigError(f"cannot use FIFO {path}: {error.strerror}") from error
@@ -164,3 +166,9 @@ def _open_fifo(path: str, owner: tuple[int, int] | None) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _give(fd: int, owner: tuple[int, int] | None) -> None:
+    found = os.fstat(fd)
+    if owner is not None and owner != (found.st_uid, found.st_gid):
+        os.fchown(fd, *owner)

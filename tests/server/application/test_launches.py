@@ -245,6 +245,26 @@ def test_what_runs_takes_no_more_account_and_no_more_file(
     play(tmp_path, apps, scene)
 
 
+def test_a_launch_looks_its_account_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory service may take its time, and nothing else is done meanwhile."""
+    asked: list[str] = []
+    look_up = pwd.getpwnam
+
+    def noted(name: str) -> pwd.struct_passwd:
+        asked.append(name)
+        return look_up(name)
+
+    async def scene(_: Ground, db: Supervisor) -> None:
+        monkeypatch.setattr(pwd, "getpwnam", noted)
+        assert isinstance(await start(db), Done)
+        assert asked == [user]
+
+    user = pwd.getpwuid(os.getuid()).pw_name
+    play(tmp_path, shell("exec sleep 600", user=user, health={"watchdog": "1h"}), scene)
+
+
 def test_an_http_check(tmp_path: Path) -> None:
     body = {"is": b"all is well"}
 

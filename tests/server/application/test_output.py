@@ -7,6 +7,7 @@ from pathlib import Path
 from cmappd.core.config import Application
 from cmappd.core.config.schema import Log
 from cmappd.server.application.output import Output
+from tests.server.application.test_starved import descriptors
 from tests.server.ground import ground, until
 
 
@@ -68,6 +69,56 @@ def test_what_an_earlier_server_has_not_written_as_lines_goes_to_the_new_log(
     asyncio.run(play())
     assert (tmp_path / "db.log").read_text() == "half a line\n"
     assert not list((tmp_path / "state").glob("db.*"))
+
+
+def test_what_an_earlier_server_has_left_is_read_on_though_its_user_is_not_known_now(
+    tmp_path: Path,
+) -> None:
+    """A directory service may be away; and the user in the definition may be another by now."""
+
+    async def play() -> None:
+        async with ground(tmp_path, "") as found:
+            before = Output(found.world, "db")
+            fd = before.writer(definition(path=str(tmp_path / "db.log")))
+            before.close(remove=False)
+            after = Output(found.world, "db")
+            left = definition(path=str(tmp_path / "db.log"))
+            after.resume(left.model_copy(update={"user": "nobody-knows"}))
+            os.write(fd, b"one\n")
+            await until(lambda: (tmp_path / "db.log").read_text() == "one\n")
+            assert after.problem == ""
+            os.close(fd)
+            after.close(remove=True)
+
+    asyncio.run(play())
+
+
+def test_without_a_descriptor_it_is_read_on_later(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with ground(tmp_path, "") as found:
+            before = Output(found.world, "db")
+            fd = before.writer(definition(path=str(tmp_path / "db.log")))
+            before.close(remove=False)
+            after = Output(found.world, "db")
+            with descriptors(0):
+                after.resume(definition(path=str(tmp_path / "db.log")))
+                after.look()
+            why = f"cannot open FIFO {after.fifo}: Too many open files"
+            assert after.problem == why
+            assert found.lines == [f"WARNING db: its log cannot be written: {why}"]
+
+            def is_read() -> bool:
+                after.look()
+                return after.problem == ""
+
+            await until(is_read)
+            os.write(fd, b"one\n")
+            await until(lambda: (tmp_path / "db.log").read_text() == "one\n")
+            assert "its log is written again" in found.lines[1]
+            os.close(fd)
+            after.close(remove=True)
+
+    asyncio.run(play())
 
 
 def test_what_no_log_could_tell_is_told_at_the_end(tmp_path: Path) -> None:

@@ -277,6 +277,9 @@ def test_the_application_can_open_its_output_by_name(
     os.close(fd)
     capture.drain()
     assert file.tail(1) == "by name\n"
+    os.close(capture.writer((12346, 12347)))  # the next launch has another user
+    found = os.stat(tmp_path / "fifo")
+    assert (found.st_uid, found.st_gid) == (12346, 12347)
     capture.close(remove=True)
     file.close()
 
