@@ -203,6 +203,10 @@ class Peer:
                 self._take(self._heard.popleft())
             except ProtocolError as error:
                 self._break_off(error)
+            except Exception as error:  # or it would wait for ever
+                log, defect = self._office.world.log, not isinstance(error, OSError)
+                log.error("%s: cannot be served: %s", self.name, error, exc_info=defect)
+                self.hang_up()
         if self.over:
             self._heard.clear()
         if self._heard:

@@ -1,6 +1,7 @@
 """What peers may say, by TLS and by the control socket; the real program."""
 
 import asyncio
+import errno
 import os
 import socket
 import time
@@ -464,6 +465,38 @@ def test_what_a_peer_said_before_it_went_counts_unless_it_was_cut(
             peer.parted()
             await until(lambda: db.custody.link is None)
             assert (db.custody.owner is None) is not cut
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_who_cannot_be_served_is_hung_up_on(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, or when others of its requests have been served: it would wait for ever."""
+    asked: list[str] = []
+    status = Supervisor.status
+
+    def starved(one: Supervisor) -> AppStatus:
+        asked.append(one.app.name)
+        if len(asked) == at:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return status(one)
+
+    async def scene() -> None:
+        async with ground(tmp_path, GRANTED) as here:
+            db, carrier = here.find("app0"), Wire()
+            peer = a_peer(here, "vmhost1", carrier)
+            peer.receive(encode(Claim(2, "app0")))
+            await until(lambda: db.custody.link is peer)
+            monkeypatch.setattr(Supervisor, "status", starved)
+            peer.receive(b"".join(encode(Status(seq, ("app1",))) for seq in range(3, 9)))
+            await until(lambda: carrier.hung_up)
+            monkeypatch.undo()
+            assert (len(asked), peer.waits, peer.busy) == (at, False, False)
+            assert "ERROR vmhost1: cannot be served: [Errno 24] Too many open files" in here.lines
+            peer.parted()
+            await until(lambda: db.custody.link is None)
 
     asyncio.run(scene())
 

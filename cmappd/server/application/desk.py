@@ -118,9 +118,9 @@ class Desk:
             return
         visible = served.visible()
         if visible != self._published:
-            self._published = visible
             served.save()  # what was told must be known after a crash, too
             served.custody.link.send(served.state(0))
+            self._published = visible
 
     def _claim(self, link: Link, claim: Claim, now: float) -> None:
         served = self._served

@@ -1,13 +1,15 @@
 """What is said to one application, and when that is too old to count."""
 
+import errno
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from cmappd.core.messages import Claim, Message, Release, State, Stop
+from cmappd.core.messages import Claim, Done, Message, Release, State, Stop
 from cmappd.core.state import Phase
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.shared.items import Said
@@ -107,3 +109,28 @@ def test_what_its_owner_is_told_is_in_the_record_by_then(tmp_path: Path) -> None
 
     play(tmp_path, stanza("db", "/bin/sleep", "600", start={"ready": "200ms"}), scene)
     assert all(told == kept for told, kept in recorded)
+
+
+def test_what_its_owner_could_not_be_told_it_is_told_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be no descriptor with which to find out."""
+    state, failed = Supervisor.state, list[int]()
+
+    def starved(db: Supervisor, seq: int) -> State:
+        if not failed and db.app.phase is Phase.RUNNING:
+            failed.append(seq)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return state(db, seq)
+
+    async def scene(made: Ground, db: Supervisor) -> None:
+        manager = Recorder("vmhost1")
+        await manager.claim(db)
+        monkeypatch.setattr(Supervisor, "state", starved)
+        await until(lambda: failed == [0])
+        other = Recorder("vmhost2")  # it owns nothing, and changes nothing
+        assert isinstance(await other.ask(db, Release(other.next())), Done)
+        await until(lambda: [one.status.phase for one in manager.heard(State)][-1:] == ["running"])
+        made.lines.clear()  # of the traceback
+
+    play(tmp_path, stanza("db", "/bin/sleep", "600", start={"ready": "200ms"}), scene)
