@@ -178,11 +178,11 @@ class Peer:
     def parted(self) -> None:
         """The connection has ended; what was heard before that still counts."""
         self._gone = True
-        self.reader.close()
         if not self._heard:
             self._part()
 
     def _part(self) -> None:
+        self.reader.close()
         for supervisor in self._asked:
             supervisor.post(Parted(self))
 

@@ -383,12 +383,12 @@ class Wire:
         return [one.seq for one in self.replies if isinstance(one, Done | Refused)]
 
 
-def a_peer(here: Ground, name: str, carrier: Wire) -> Peer:
+def a_peer(here: Ground, name: str, carrier: Wire, *, administrator: bool = False) -> Peer:
     """Who has said hello, and is served as by the program."""
     world, registry = here.world, here.registry
     reloader = Reloader(world, None, registry)  # type: ignore[arg-type]
     office = Office(world, registry, reloader, Upgrader(world, registry, lambda: None))
-    peer = Peer(office, Identity(name, administrator=False), carrier)
+    peer = Peer(office, Identity(name, administrator), carrier)
     peer.receive(encode(Hello(1, "test", "one")))
     return peer
 
@@ -497,6 +497,26 @@ def test_who_cannot_be_served_is_hung_up_on(
             assert "ERROR vmhost1: cannot be served: [Errno 24] Too many open files" in here.lines
             peer.parted()
             await until(lambda: db.custody.link is None)
+
+    asyncio.run(scene())
+
+
+def test_a_log_is_not_followed_for_who_has_gone(tmp_path: Path) -> None:
+    """Also where that was still to be heard when it went."""
+
+    async def scene() -> None:
+        async with ground(tmp_path, GRANTED) as here:
+            db, carrier = here.find("app0"), Wire()
+            peer = a_peer(here, "uid 0", carrier, administrator=True)
+            follow = Logs(4, "app0", follow=True)
+            peer.receive(encode(Status(2)) + encode(Status(3)) + encode(follow))
+            peer.parted()
+            await until(lambda: not peer.busy)
+            fd = db.runner.output.writer(db.app.definition)
+            os.write(fd, b"one\n")
+            os.close(fd)
+            assert db.runner.output.tail() == "one\n"
+            assert not [one for one in carrier.replies if isinstance(one, Text)]
 
     asyncio.run(scene())
 
