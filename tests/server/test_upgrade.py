@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 import cmappd
-from cmappd.core.messages import Done, Ended, Refused, Start, State, Upgrade
+from cmappd.core.messages import Done, Ended, Refused, Start, State, Stop, Upgrade
 from cmappd.core.state import Cause, ExitStatus
 from cmappd.system import proc
 from tests.ports import free_port
@@ -235,6 +235,24 @@ def test_what_ends_meanwhile_is_told_with_its_status(tmp_path: Path, disk: Disk)
         last = guest.control().wait_app("db", lambda status: status.phase == "failed").last
         assert last is not None
         assert (last.run, last.cause, last.status) == (before.run, Cause.EXIT, ExitStatus(signal=9))
+
+
+def test_a_stop_after_that_ends_meanwhile_is_not_run_again(tmp_path: Path, disk: Disk) -> None:
+    runs, end = tmp_path / "runs", tmp_path / "end"
+    script = f"echo $$ >>{runs}; until [ -e {end} ]; do sleep 0.01; done; exit 3"
+    stop = {"after": ["/bin/sh", "-c", script], "timeout": "60s"}
+    apps = shell("db", "exec sleep 600", autostart=True, stop=stop)
+    with guest_of(disk, tmp_path, apps).started() as guest:
+        guest.control().wait_app("db", lambda status: status.phase == "running")
+        admin = guest.control()
+        admin.send(Stop(admin.next(), "db"))
+        pid = int(wait_for(lambda: runs.exists() and runs.read_text()))
+        with starting(guest, disk):
+            end.touch()
+            wait_for(lambda: not alive(pid))
+        guest.control().wait_app("db", lambda status: status.phase == "stopped")
+        assert runs.read_text() == f"{pid}\n"
+        assert "stop.after ended with exit code 3" in guest.log()
 
 
 def test_the_last_lines_of_what_ends_meanwhile_are_in_its_log(tmp_path: Path, disk: Disk) -> None:

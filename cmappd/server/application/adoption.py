@@ -8,6 +8,7 @@ from cmappd.core.events import Exited, Launched, Notified, NotLaunched
 from cmappd.core.lifecycle import App, Run
 from cmappd.core.sd_notify import Notification
 from cmappd.core.state import ExitStatus, Part, Phase
+from cmappd.server.application.deathwatch import is_our_child
 from cmappd.server.application.runner import Runner
 from cmappd.server.application.sidetrees import health_tree, tree_of
 from cmappd.system.daemons import main_of
@@ -18,7 +19,7 @@ from cmappd.system.process import Identity, send
 def resume(runner: Runner, app: App, main: Identity | None, asking: Identity | None) -> None:
     """Take up the live run as it was recorded; what became of it is posted.
 
-    ``asking`` is the process of stop.command, where that was under way.
+    ``asking`` is the process of stop.command or stop.after, where that was under way.
     """
     run = app.run
     assert run is not None
@@ -26,7 +27,7 @@ def resume(runner: Runner, app: App, main: Identity | None, asking: Identity | N
         return  # nothing of it runs
     runner.output.resume(app.definition)
     if run.part is Part.AFTER:
-        _resume_after(runner, app, run.id)
+        _resume_after(runner, app, run.id, asking)
         return
     members = _given_back(runner, run.id)
     noted = main is not None
@@ -77,12 +78,14 @@ def _go_on_asking(runner: Runner, run: str, asking: Identity | None) -> None:
     runner.deaths.watch(run, Part.STOP, asking)
 
 
-def _resume_after(runner: Runner, app: App, run: str) -> None:
+def _resume_after(runner: Runner, app: App, run: str, asking: Identity | None) -> None:
     """stop.after was under way, or about to be: it is watched to its end, or run once more."""
     tree = tree_of(run, Part.AFTER)
     rest = _given_back(runner, tree)
-    process = main_of(rest)
+    # One that has ended during an upgrade is not in the rest, and its status is still to be had.
+    process = asking if asking is not None and is_our_child(asking) else main_of(rest)
     if process is not None:
+        runner.asking = process
         runner.world.forest.adopt(tree, process, rest)
         runner.deaths.watch(run, Part.AFTER, process)
     elif app.phase is Phase.STOPPING and app.definition.stop.after is not None:

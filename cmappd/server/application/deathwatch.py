@@ -69,7 +69,7 @@ class Deathwatch:
         self._main = process if part is Part.MAIN else self._main
         if part in self._pidwatches:  # of who was it before
             self._pidwatches.pop(part).close()
-        if _is_our_child(process):
+        if is_our_child(process):
             self.watch_child(run, part, process)
             return
         try:
@@ -92,7 +92,7 @@ class Deathwatch:
             self.ended(run, part, status)
             return
         # It had handed over to another one, which may have become our child by this.
-        if self._main is not None and _is_our_child(self._main):
+        if self._main is not None and is_our_child(self._main):
             self.watch(run, part, self._main)
 
     def ended(self, run: str, part: Part, status: ExitStatus) -> None:
@@ -192,8 +192,11 @@ class Deathwatch:
             watch.close()
 
 
-def _is_our_child(process: Identity) -> bool:
-    """Not where that cannot be seen: a pidfd tells of a child's end as well."""
+def is_our_child(process: Identity) -> bool:
+    """Whether we are told of its end, and how it ended, be it over already.
+
+    Not where that cannot be seen: a pidfd tells of a child's end as well.
+    """
     try:
         stat = read_stat(process.pid)
     except OSError:

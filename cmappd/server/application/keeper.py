@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from cmappd.core.config import Application
 from cmappd.core.lifecycle import App
 from cmappd.core.ownership import Owner
+from cmappd.core.state import Part
 from cmappd.server.application.custody import Custody
 from cmappd.server.application.runner import Runner
 from cmappd.server.application.status import Notes
@@ -48,7 +49,9 @@ class Keeper:
         self._saved = durable
 
     def _record(self, app: App, custody: Custody, runner: Runner, notes: Notes) -> Record:
-        launched = app.run is not None and app.run.launched
+        run = app.run
+        launched = run is not None and run.launched
+        asking = run is not None and (run.asking or run.part is Part.AFTER)
         return Record(
             VERSION,
             self._world.boot_id,
@@ -59,11 +62,11 @@ class Keeper:
             app.phase,
             msgspec.Raw(text_of(app.definition)),
             deadline=app.deadline,
-            run=app.run,
+            run=run,
             restarts=app.restarts,
             last=app.last,
             main=runner.main if launched else None,
-            asking=runner.asking if app.run is not None and app.run.asking else None,
+            asking=runner.asking if asking else None,
             owner=custody.owner,
             undelivered=custody.undelivered,
             concluded=custody.concluded,

@@ -61,7 +61,7 @@ class Runner:
         self.post = post
         # The main process of the live run, or of the last one; it may have ended.
         self.main: Identity | None = None
-        self.asking: Identity | None = None  # the process of the last stop.command
+        self.asking: Identity | None = None  # the process of the last stop.command or stop.after
         self.confinement = Confinement(world, name)
         self._launches = Launches(name)
         self.output = Output(world, name)
@@ -123,9 +123,10 @@ class Runner:
 
     def _plant(self, run: str, part: Part, process: Identity) -> None:
         forest = self.world.forest
+        if part in (Part.STOP, Part.AFTER):
+            self.asking = process
         if part is Part.STOP:
             forest.join(run, process)
-            self.asking = process
         elif part is not Part.AFTER:
             forest.plant(run, process)
         forest.know_output(tree_of(run, part), self.output.fifo)

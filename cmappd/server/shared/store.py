@@ -60,7 +60,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     restarts: tuple[float, ...] = ()
     last: Outcome | None = None
     main: tuple[int, int] | None = None
-    asking: tuple[int, int] | None = None  # the process of stop.command, while it is under way
+    asking: tuple[int, int] | None = None  # of stop.command or stop.after, while that is under way
     owner: Owner | None = None
     undelivered: Ended | None = None
     concluded: tuple[Ended, ...] = ()
@@ -87,7 +87,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     @property
     def processes(self) -> tuple[Identity | None, Identity | None]:
-        """The main process and that of stop.command, if there are any."""
+        """The main process, and that of stop.command or stop.after, if there are any."""
         main, asking = (None if one is None else Identity(*one) for one in (self.main, self.asking))
         return main, asking
 
