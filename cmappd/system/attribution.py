@@ -24,8 +24,6 @@ from collections.abc import Collection, Iterable
 from cmappd.system.marks import run_of
 from cmappd.system.proc import Identity, Snapshot, Stat, outputs, program, read_stat
 
-STRAY = ""  # the "run" of our descendants which belong to none
-
 
 class Attribution:
     """What is known of the members of the runs that there are now."""
@@ -109,7 +107,7 @@ class Attribution:
         return run if now is None or now.identity == leader else None
 
     def owners(self, processes: Snapshot, reapers: set[int]) -> dict[int, str | None]:
-        """Whose each process is: a run's, a stray, or (None) no business of ours.
+        """The run of each process, or None.
 
         ``reapers`` are those whose children may be orphans of a run.
         """
@@ -145,8 +143,7 @@ class Attribution:
             elif stat.ppid == 0:
                 pass
             elif stat.ppid in reapers or parent is None or parent.start > stat.start:
-                stray = STRAY if stat.ppid == self._me else None
-                owners[pid] = self.run_of_orphan(stat) or stray
+                owners[pid] = self.run_of_orphan(stat)
             else:
                 pid = parent.pid
                 continue

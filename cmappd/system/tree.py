@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cmappd.errors import CmappdError
-from cmappd.system.attribution import STRAY, Attribution
+from cmappd.system.attribution import Attribution
 from cmappd.system.proc import (
     Identity,
     Snapshot,
@@ -54,7 +54,6 @@ class Forest:
         self._trees: dict[str, _Tree] = {}
         self._mains: dict[int, str] = {}  # our children among them, not known to have ended
         self._attribution = Attribution(self._me, self._trees)
-        self._counted: tuple[Snapshot, Census] | None = None
         if not os.path.exists(f"/proc/self/task/{self._me}/children"):
             raise CmappdError(
                 "cannot follow process trees: there is no /proc/PID/task/TID/children; "
@@ -83,7 +82,6 @@ class Forest:
             self.plant(run, helper)
             return
         self._attribution.know_leader(helper, run)
-        self._counted = None
 
     def members(self, run: str) -> tuple[Identity, ...]:
         """The living members at little cost; some that are handed to us just now may be missing."""
@@ -144,15 +142,12 @@ class Forest:
         self._attribution.forget_daemon(run)
         self._trees[run] = _Tree(main, reaper if before is None else before.reaper)
         self._attribution.know_leader(main, run)
-        self._counted = None
 
     def fell(self, run: str) -> None:
         """Forget a run; whoever is left of it becomes a stray."""
         tree = self._trees.pop(run, None)
-        if tree is None:
-            return
-        self._forget_main(run, tree.main)
-        self._counted = None
+        if tree is not None:
+            self._forget_main(run, tree.main)
 
     def observe(self, snapshot: Snapshot) -> None:
         """Remember who belongs where, so that they are known when their parents are gone.
@@ -161,17 +156,13 @@ class Forest:
         """
         self._census(snapshot)
 
-    def alive(self, run: str, snapshot: Snapshot | None = None) -> tuple[Identity, ...]:
-        """The living members, main process included.
+    def alive(self, *runs: str) -> tuple[Identity, ...]:
+        """The living members of these runs, main processes included.
 
-        A snapshot serves any number of runs, within the callback that took it. It is not
-        taken in an instant: for whether a tree is gone, ask `empty`.
+        Of one snapshot, which is not taken in an instant: for whether a tree is gone, ask `empty`.
         """
-        return tuple(self._census(snapshot).get(run, ()))
-
-    def strays(self, snapshot: Snapshot | None = None) -> tuple[Identity, ...]:
-        """Our living descendants that belong to no run."""
-        return tuple(self._census(snapshot).get(STRAY, ()))
+        census = self._census(snapshot())
+        return tuple(who for run in runs for who in census.get(run, ()))
 
     def waifs(self, run: str, since: int) -> list[int]:
         """Orphans of ours that began then or later, in ticks since boot, and may be of this run,
@@ -198,8 +189,8 @@ class Forest:
             return not any(self.alive(run) for _ in range(_LOOKS))
         return not any(self._may_belong(pid, run) for pid in self._orphans())
 
-    def signal(self, run: str, signum: int, whole: bool) -> int:
-        """Signal the main process or every member; returns how many were reached.
+    def signal(self, run: str, signum: int, whole: bool) -> None:
+        """Signal the main process or every member.
 
         SIGCONT follows, so that a stopped process can act on it. SIGKILL to the whole tree is
         repeated until a pass finds nobody new. The killed still take a moment to die, and
@@ -207,17 +198,17 @@ class Forest:
         """
         tree = self._trees.get(run)
         if tree is None:
-            return 0
+            return
         if whole and signum == signal.SIGKILL:
-            return self._kill(run)
+            self._kill(run)
+            return
         members = self._members(run) if whole else [tree.main]
         reached = [member for member in members if _send(member, signum)]
         if signum not in _WITHOUT_CONT:
             for member in reached:
                 _send(member, signal.SIGCONT)
-        return len(reached)
 
-    def _kill(self, run: str) -> int:
+    def _kill(self, run: str) -> None:
         killed: set[Identity] = set()
         for _ in range(_PASSES):
             found = [who for who in self._members(run) if who not in killed]
@@ -225,7 +216,6 @@ class Forest:
             if not reached:
                 break
             killed.update(reached)
-        return len(killed)
 
     def _members(self, run: str) -> list[Identity]:
         """The living members, parents first, by a walk down from our own children.
@@ -278,11 +268,8 @@ class Forest:
         if self._mains.get(main.pid) == run:
             del self._mains[main.pid]
 
-    def _census(self, given: Snapshot | None) -> Census:
+    def _census(self, processes: Snapshot) -> Census:
         """Everybody of a snapshot by run, and the memory brought up to date with it."""
-        if given is not None and self._counted is not None and self._counted[0] is given:
-            return self._counted[1]
-        processes = snapshot() if given is None else given
         reapers = {self._me, *(tree.reaper for tree in self._trees.values())}
         owners = self._attribution.owners(processes, reapers)
         census: Census = {}
@@ -290,12 +277,10 @@ class Forest:
         for pid, run in owners.items():
             if run is None:
                 continue
-            if run != STRAY:
-                known[processes[pid].identity] = run
+            known[processes[pid].identity] = run
             if processes[pid].alive:
                 census.setdefault(run, []).append(processes[pid].identity)
         self._attribution.know_only(known)
-        self._counted = (processes, census)
         return census
 
 

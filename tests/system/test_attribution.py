@@ -11,7 +11,7 @@ from cmappd.system.process import launch
 from cmappd.system.tree import Forest
 
 from .conftest import Scripts, until
-from .wood import Wood, wood
+from .wood import Wood, strays, wood
 
 __all__ = ["wood"]
 
@@ -34,8 +34,8 @@ def test_a_daemon_outlives_its_main_process(
     assert not wood.forest.empty("a")
     (left,) = wood.until_members("a", 1)
     assert left != main
-    assert wood.forest.strays() == ()
-    assert wood.forest.signal("a", signal.SIGKILL, whole=True) == 1
+    assert strays(wood.forest) == ()
+    wood.forest.signal("a", signal.SIGKILL, whole=True)
     wood.until(lambda: wood.orphans == [left.pid])
     assert wood.forest.empty("a")
     assert wood.forest.alive("b") == (other,)
@@ -71,7 +71,7 @@ def test_the_limit_an_unseen_daemon_without_any_sign_is_a_stray(
     main = wood.grow("a", scripts.sh(hidden, run="a"))
     wood.until_ended(main)
     until(ready.exists)
-    assert len(wood.forest.strays()) == 1
+    assert len(strays(wood.forest)) == 1
     assert wood.forest.alive("a") == ()
     assert wood.forest.empty("a")
 
@@ -104,7 +104,7 @@ def test_a_daemon_without_any_sign_is_known_by_its_program(
     until(ready.exists)  # looked at earlier, it would still carry the mark
     assert wood.forest.empty("a") is not belongs
     assert len(wood.forest.members("a")) == belongs
-    assert len(wood.forest.strays()) == (not belongs)
+    assert len(strays(wood.forest)) == (not belongs)
 
 
 def test_who_has_found_the_daemon_awaits_no_other(scripts: Scripts, wood: Wood) -> None:
@@ -113,7 +113,7 @@ def test_who_has_found_the_daemon_awaits_no_other(scripts: Scripts, wood: Wood) 
     wood.forest.plant("a", main)
     other = launch(scripts.launch("/bin/sleep", "60", environment={}))
     wood.reaper.watch(other.pid, lambda status: None)
-    assert wood.forest.strays() == (other,)
+    assert strays(wood.forest) == (other,)
 
 
 def test_a_double_fork_with_two_sessions(scripts: Scripts, wood: Wood) -> None:
@@ -161,7 +161,7 @@ def test_a_daemon_whose_main_thread_has_ended(scripts: Scripts, wood: Wood, run:
     belongs = run == "a"
     assert wood.forest.empty("a") is not belongs
     assert [who.pid for who in wood.forest.alive("a")] == [daemon_pid] * belongs
-    assert [who.pid for who in wood.forest.strays()] == [daemon_pid] * (not belongs)
+    assert [who.pid for who in strays(wood.forest)] == [daemon_pid] * (not belongs)
 
 
 def test_an_empty_environment_is_an_answer(scripts: Scripts, wood: Wood) -> None:

@@ -1,13 +1,12 @@
 """A forest with all that goes with it, for the tests of process trees."""
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from cmappd.core.state import ExitStatus
-from cmappd.system.proc import children
+from cmappd.system.proc import own_children, read_stat
 from cmappd.system.process import Identity, Launch, launch, send
 from cmappd.system.reaper import Reaper
 from cmappd.system.tree import Forest
@@ -54,12 +53,20 @@ class Wood:
         return self.forest.alive(run)
 
 
+def strays(forest: Forest) -> tuple[Identity, ...]:
+    """The living children of this process that belong to no run."""
+    members = forest.alive(*forest._trees)
+    stats = [read_stat(pid) for pid in own_children()]
+    living = (stat.identity for stat in stats if stat is not None and stat.alive)
+    return tuple(who for who in living if who not in members)
+
+
 @pytest.fixture
 def wood(scripts: Scripts) -> Iterator[Wood]:
     made = Wood()
     yield made
     for run in list(made.forest._trees):
         made.kill(run)
-    for stray in made.forest.strays():
+    for stray in strays(made.forest):
         send(stray, signal.SIGKILL)
-    made.until(lambda: children(os.getpid()) == [])
+    made.until(lambda: own_children() == [])

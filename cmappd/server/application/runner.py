@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 
 from cmappd.core.config import Application
 from cmappd.core.events import Asked, Event, Launched, MainFound, Notified, NotLaunched
@@ -206,10 +205,8 @@ class Runner:
 
     def survivors(self, run: str) -> tuple[int, ...]:
         """The pids of what is left of the tree: of very many the first, which fit a message."""
-        forest = self.world.forest
         trees = (run, health_tree(run), tree_of(run, Part.AFTER))
-        pids = (one.pid for tree in trees for one in forest.alive(tree))
-        return tuple(islice(pids, MOST_SURVIVORS))
+        return tuple(one.pid for one in self.world.forest.alive(*trees)[:MOST_SURVIVORS])
 
     # What it is no use to go on with ----------------------------------------------------
 

@@ -12,6 +12,7 @@ from cmappd.server.application.supervisor import Supervisor
 from cmappd.system.proc import read_stat
 from tests.server.ground import Ground, Recorder, play, until
 from tests.server.harness import alive, stanza
+from tests.system.wood import strays
 
 # It daemonises as daemon(7) says: another session, a double fork, the first process ends.
 DAEMON = """
@@ -83,7 +84,7 @@ def test_a_start_command_that_fails_fails_the_start(tmp_path: Path) -> None:
         assert isinstance(answer, Refused)
         assert answer.reason == "not-started"
         assert "start.command ended with exit code 3" in answer.text
-        assert not ground.world.forest.strays()  # what it had left is gone
+        assert not strays(ground.world.forest)  # what it had left is gone
 
     play(tmp_path, apps, scene)
 
@@ -135,7 +136,7 @@ def test_stop_after_is_killed_at_its_time_limit(tmp_path: Path) -> None:
     async def scene(ground: Ground, db: Supervisor) -> None:
         assert isinstance(await start(db), Done)
         await stop(db)
-        assert not ground.world.forest.strays()
+        assert not strays(ground.world.forest)
 
     log = play(tmp_path, apps, scene)
     assert any("stop.after ended with SIGKILL" in line for line in log)
@@ -185,7 +186,7 @@ def test_a_stop_command_that_hangs_is_killed_with_the_rest(tmp_path: Path) -> No
         await stop(db)
         assert db.app.last is not None
         assert db.app.last.status.signal == signal.SIGKILL
-        assert not ground.world.forest.strays()
+        assert not strays(ground.world.forest)
 
     play(tmp_path, apps, scene)
 
@@ -251,7 +252,7 @@ def test_a_pid_file_that_names_somebody_else_is_not_believed(tmp_path: Path) -> 
         answer = await start(db)
         assert isinstance(answer, Refused)
         assert answer.reason == "not-ready"
-        assert not ground.world.forest.strays()
+        assert not strays(ground.world.forest)
 
     play(tmp_path, daemon(tmp_path, pid_file=str(pid_file), start=start_keys), scene)
 
