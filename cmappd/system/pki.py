@@ -29,7 +29,6 @@ CLOCK_SKEW = timedelta(minutes=5)  # by which the clock of a machine may be behi
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
-_KINDS = {ExtendedKeyUsageOID.SERVER_AUTH: "guest", ExtendedKeyUsageOID.CLIENT_AUTH: "manager"}
 
 
 def init(directory: StrPath, days: int = 3650) -> None:
@@ -78,27 +77,6 @@ def revoke(directory: StrPath, name: str) -> None:
         raise ConfigError("cannot revoke the authority itself: make another one instead")
     with _locked(home):
         _add_revocation(home / "crl.pem", certificate.serial_number, authority, key)
-
-
-def describe(path: StrPath) -> str:
-    """A certificate in one line: name, kind, end. Raises ConfigError."""
-    certificate = _certificate(Path(path))
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    name = ", ".join(str(name.value) for name in names) or "(no name)"
-    end = certificate.not_valid_after_utc
-    verb = "expired" if end < datetime.now(UTC) else "valid until"
-    return f"{name}: {_kind(certificate)}, {verb} {end:%Y-%m-%d %H:%M} UTC"
-
-
-def _kind(certificate: x509.Certificate) -> str:
-    extensions = certificate.extensions
-    with suppress(x509.ExtensionNotFound):
-        if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            return "authority"
-    with suppress(x509.ExtensionNotFound):
-        usages = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        return " and ".join(kind for usage, kind in _KINDS.items() if usage in usages) or "other"
-    return "other"
 
 
 def _issue(

@@ -19,26 +19,22 @@ LONGEST_CARRIED_LINE = 65536
 _SAFELY = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def open_log(path: str, owner: tuple[int, int] | None = None, flags: int = os.O_CREAT) -> int:
+def open_log(path: str, flags: int = os.O_CREAT) -> int:
     """A descriptor for writing, and for reading the end; never waits. Raises OSError."""
     fd = os.open(path, os.O_RDWR | flags | _SAFELY, 0o640)
     try:
         found = os.fstat(fd)
-        # In a directory of the application's user, a hard link would have us append to, or give
-        # away, any file on that file system.
+        # In a directory of the application's user, a hard link would have us append to any file on
+        # that file system.
         if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
             raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), path)
-        if owner is not None and owner != (found.st_uid, found.st_gid):
-            os.fchown(fd, *owner)
     except OSError:
         os.close(fd)
         raise
     return fd
 
 
-def replace(
-    path: str, backups: int, old: int, beginning: bytes, owner: tuple[int, int] | None
-) -> int:
+def replace(path: str, backups: int, old: int, beginning: bytes) -> int:
     """Put a new file in the place of the full one; its descriptor. Raises OSError.
 
     `old` is the full one. Its last bytes, `beginning`, are a line that is not ended, and go to the
@@ -48,7 +44,7 @@ def replace(
     with contextlib.suppress(FileNotFoundError):
         os.unlink(fresh)
     # Written before anything is renamed: a full disk then changes nothing.
-    fd = open_log(fresh, owner, os.O_CREAT | os.O_EXCL)
+    fd = open_log(fresh, os.O_CREAT | os.O_EXCL)
     try:
         if os.write(fd, beginning) < len(beginning):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

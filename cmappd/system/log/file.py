@@ -35,7 +35,6 @@ class LogFile:
         "_fd",
         "_losses",
         "_max_size",
-        "_owner",
         "_reason",
         "_regular",
         "_retry_at",
@@ -50,16 +49,13 @@ class LogFile:
     pause = 0.0
     elsewhere = ""
 
-    def __init__(
-        self, path: str, max_size: int, backups: int, owner: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, path: str, max_size: int, backups: int) -> None:
         self.path = path
         self.problem: str | None = None
         self.listener: Callable[[bytes], None] | None = None
         self.notice_form = _plain  # of the line that tells what was dropped
         self._max_size = max_size
         self._backups = backups
-        self._owner = owner
         self._fd = -1
         self._regular = False
         self._size = 0
@@ -129,7 +125,7 @@ class LogFile:
         try:
             with directory.fixed(self.path) as path:
                 backups.mend(path)
-                fd = backups.open_log(path, self._owner)
+                fd = backups.open_log(path)
         except OSError as error:
             self._fail("open", error)
             return
@@ -273,7 +269,7 @@ class LogFile:
         beginning = self._unfinished_line()
         try:
             with directory.fixed(self.path) as path:
-                fd = backups.replace(path, self._backups, self._fd, beginning, self._owner)
+                fd = backups.replace(path, self._backups, self._fd, beginning)
         except OSError as error:
             self._fail("rotate", error)
             self._rotate_at = self._retry_at

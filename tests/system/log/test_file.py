@@ -318,18 +318,6 @@ def test_a_disk_that_fills_up_and_is_emptied(small_disk: Path, no_delay: None) -
     assert len(kept) - in_part + size == len(lines(0, 600))
 
 
-@pytest.mark.root
-def test_the_owner_gets_the_file_and_its_successors(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to give files away")
-    file = LogFile(str(tmp_path / "log"), 10, 1, owner=(12345, 23456))
-    file.write(b"line 0000\nline 0001\n")
-    file.close()
-    for name in ("log", "log.1"):
-        found = (tmp_path / name).stat()
-        assert (found.st_uid, found.st_gid) == (12345, 23456)
-
-
 def test_tail_reaches_into_the_backup(tmp_path: Path) -> None:
     file = LogFile(str(tmp_path / "log"), 30, 1)
     for n in range(4):
