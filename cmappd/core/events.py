@@ -133,7 +133,7 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
-class Killed:
+class OomKilled:
     """The kernel has killed so many of its processes for memory by now, and the run goes on."""
 
     run: str
@@ -217,7 +217,7 @@ Event = (
     | Launched
     | NotLaunched
     | Exited
-    | Killed
+    | OomKilled
     | MainFound
     | Asked
     | Gone

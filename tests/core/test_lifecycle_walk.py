@@ -92,7 +92,6 @@ from cmappd.core.events import (
     FindMain,
     Gone,
     Kill,
-    Killed,
     Launched,
     MainFound,
     Maintain,
@@ -100,6 +99,7 @@ from cmappd.core.events import (
     Notified,
     NotLaunched,
     NotProvided,
+    OomKilled,
     PingDue,
     Provided,
     Released,
@@ -691,7 +691,7 @@ def for_memory(world: World, app: App) -> Iterator[Event]:
     if world.main is not None:
         yield Exited(world.main, killed, empty=False, oom_kills=kills + 1)
         if kills == 0:
-            yield Killed(world.main, 1)
+            yield OomKilled(world.main, 1)
     if world.helper is not None:
         yield Exited(world.helper[0], killed, False, world.helper[1], oom_kills=kills + 1)
 
@@ -753,7 +753,7 @@ def earlier_words(state: State) -> Iterator[Event]:
         yield Launched(run, 1)
         yield NotLaunched(run, "")
         yield Exited(run, ExitStatus(code=1), True)
-        yield Killed(run, 1)
+        yield OomKilled(run, 1)
         yield Asked(run)
         yield Gone(run)
         yield Gone(run, Part.AFTER)

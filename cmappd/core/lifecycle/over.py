@@ -10,9 +10,9 @@ from cmappd.core.events import (
     FindMain,
     Gone,
     Kill,
-    Killed,
     NotLaunched,
     NotProvided,
+    OomKilled,
     Remove,
     Spawn,
     Stop,
@@ -84,7 +84,7 @@ def _for_memory(run: Run, event: Exited) -> bool:
     return event.oom_kills > run.oom_kills and event.status.signal == signals.KILL
 
 
-def killed(app: App, event: Killed, _now: float) -> Step:
+def oom_killed(app: App, event: OomKilled, _now: float) -> Step:
     """The kernel has taken some of it, and not the main process: to be told, and no end."""
     return replace(app, run=replace(live_run(app), oom_kills=event.oom_kills)), ()
 

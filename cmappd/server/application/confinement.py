@@ -4,7 +4,7 @@ import contextlib
 from functools import partial
 
 from cmappd.core.config import Application
-from cmappd.core.events import Killed
+from cmappd.core.events import OomKilled
 from cmappd.core.lifecycle import App, Run
 from cmappd.core.lifecycle.app import CHECKED_PHASES
 from cmappd.core.state import Part
@@ -130,7 +130,7 @@ class Confinement:
         now = self._cgroup.oom_kills() if self._cgroup is not None and self._counts else None
         return self._before + (now or 0)
 
-    def lost(self, app: App, now: float) -> Killed | None:
+    def lost(self, app: App, now: float) -> OomKilled | None:
         """The news of kills, once it is clear that the main process has outlived them."""
         if not self._counts or app.run is None or app.phase not in CHECKED_PHASES:
             return None
@@ -140,7 +140,7 @@ class Confinement:
         elif self._noticed is None or self._noticed[0] != kills:
             self._noticed = kills, now
         elif now - self._noticed[1] >= GRACE:
-            return Killed(app.run.id, kills)
+            return OomKilled(app.run.id, kills)
         return None
 
     # The end -------------------------------------------------------------------------
