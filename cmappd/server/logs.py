@@ -1,15 +1,16 @@
 """What the administrator asks about logs: to read one, to follow it, to have them opened anew."""
 
+import codecs
 from collections.abc import Callable, Iterator
 
-from cmappd.core.messages import Done, Logs, Refused, Reopen, Text
+from cmappd.core.messages import Done, Logs, Message, Refused, Reopen, Text
 from cmappd.errors import CmappdError
-from cmappd.server.application.follower import PIECE, Follower
 from cmappd.server.application.output import Output
 from cmappd.server.registry import Registry
 
 LOG_SIZE = 1024 * 1024  # bytes of a log that are read at once, at the most
 PROBLEMS = 8 * 1024  # characters
+PIECE = 8 * 1024  # bytes in one message; in JSON no character takes more than six
 
 
 class Reader:
@@ -21,7 +22,7 @@ class Reader:
         """``send`` takes any number of messages."""
         self._registry = registry
         self._send = send
-        self._follower: Follower | None = None
+        self._follower: LogFollower | None = None
         self._output: Output | None = None  # that is followed
 
     def read(self, message: Logs) -> None:
@@ -52,7 +53,7 @@ class Reader:
             text = f"there is nothing more to follow: '{message.app}' has left"
             self._send(Refused(message.seq, "unknown-app", text))
 
-        self._follower, self._output = Follower(message.seq, self._send), output
+        self._follower, self._output = LogFollower(message.seq, self._send), output
         output.follow(self._follower.hear, ended)
 
     def pause(self) -> None:
@@ -103,3 +104,56 @@ def _texts(message: Logs, text: str, output: Output) -> Iterator[Text]:
         yield Text(message.seq, f"{remark}cmappserver has kept it since it started", remark=True)
     for at in range(0, len(text), PIECE):
         yield Text(message.seq, text[at : at + PIECE])
+
+
+class LogFollower:
+    """Tells one peer what comes into a log, as far as it reads what it is told.
+
+    A peer that does not read it in time is not waited for: what comes meanwhile is skipped and
+    counted, and it goes on with the next whole line.
+    """
+
+    __slots__ = ("_decoder", "_in_line", "_send", "_seq", "_skipped", "paused")
+
+    def __init__(self, seq: int, send: Callable[[Message], None]) -> None:
+        self.paused = False  # the peer has much to read
+        self._seq = seq
+        self._send = send
+        self._skipped = 0  # lines
+        self._in_line = False  # what was skipped last does not end with a line
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def hear(self, data: bytes) -> None:
+        """Something was written."""
+        for at in range(0, len(data), PIECE):
+            self._hear(data[at : at + PIECE])
+
+    def _hear(self, piece: bytes) -> None:
+        if self.paused:
+            self._skip(piece)
+            return
+        if self._in_line:
+            end = piece.find(b"\n") + 1 or len(piece)
+            self._skip(piece[:end])
+            piece = piece[end:]
+        if self._skipped and not self._in_line:
+            self._tell()
+        if text := self._decoder.decode(piece):
+            self._send(Text(self._seq, text))
+
+    def _skip(self, data: bytes) -> None:
+        if data:
+            self._skipped += data.count(b"\n")
+            self._in_line = not data.endswith(b"\n")
+            self._decoder.reset()
+
+    def _tell(self) -> None:
+        skipped, self._skipped = self._skipped, 0
+        text = f"{skipped} lines were skipped: they came faster than they were read"
+        self._send(Text(self._seq, text, remark=True))
+
+    def resume(self) -> None:
+        """The peer has read what it was told."""
+        self.paused = False
+        if self._skipped and not self._in_line:
+            self._tell()
