@@ -51,6 +51,9 @@ ACROSS = {
     ("system.process", "system.executable"),
     # A revocation list is replaced as all files are that must be whole.
     ("system.pki", "system.files"),
+    # What is refused there is told as with all files.
+    ("system.trust", "system.files"),
+    ("system.lock", "system.files"),
     # A health check is launched as an application is.
     ("system.probe", "system.process"),
     # A cgroup is filled with processes and their children, and emptied of them.

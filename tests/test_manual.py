@@ -9,7 +9,7 @@ import pytest
 
 from cmappd import reasons
 from cmappd.client import arguments, control_arguments, settings
-from cmappd.system import files
+from cmappd.system.paths import DEFAULT_CONFIG
 
 MAN = Path(__file__).parents[1] / "man"
 
@@ -49,7 +49,7 @@ def test_every_verb_of_cmappctl_has_its_paragraph(capsys: pytest.CaptureFixture[
     ("path", "name"),
     [
         (settings.DEFAULT_FILE, "cmappmgr.8"),
-        (files.DEFAULT_CONFIG, "cmappctl.8"),
+        (DEFAULT_CONFIG, "cmappctl.8"),
         (control_arguments.DEFAULT_PKI, "cmappctl.8"),
     ],
 )

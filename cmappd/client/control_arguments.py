@@ -6,7 +6,7 @@ import cmappd
 from cmappd.client.arguments import duration
 from cmappd.core import units
 from cmappd.core.messages import MAX_MAINTENANCE
-from cmappd.system.files import DEFAULT_CONFIG
+from cmappd.system.paths import DEFAULT_CONFIG
 
 DEFAULT_PKI = "/etc/cmappd/pki"
 MOST_LINES = 100_000

@@ -9,7 +9,7 @@ import cmappd
 from cmappd.client.call import Call
 from cmappd.client.link import Address, Link, LinkError
 from cmappd.errors import CmappdError
-from cmappd.system import files
+from cmappd.system.paths import default_paths
 
 SOFTWARE = f"cmappctl/{cmappd.__version__}"
 CONNECT = 5.0  # seconds; the socket is on this machine
@@ -27,7 +27,7 @@ class UnreachableError(CmappdError):
 
 def connect(wanted: str | None) -> Call:
     """Call the one at this socket, or at the usual one. Raises UnreachableError, RefusedError."""
-    path = wanted or files.default_paths(os.geteuid() == 0, os.environ).control
+    path = wanted or default_paths(os.geteuid() == 0, os.environ).control
     now = time.monotonic()
     link = Link([Address(socket.AF_UNIX, path)], None, now, now + CONNECT)
     try:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from cmappd.core.certificate import blocks, parse, parse_crl
 from cmappd.core.config import Tls
-from cmappd.system import files, tls
+from cmappd.system import tls
+from cmappd.system.trust import check_private, check_trusted
 
 SOON = 30 * 24 * 3600.0  # seconds before an end at which it is to be spoken of
 
@@ -39,8 +40,8 @@ def load_certificates(section: Tls) -> Certificates:
     paths = (section.certificate, section.key, section.ca, section.crl)
     for path in paths:
         if path is not None:
-            files.check_trusted(path)
-    files.check_private(section.key)
+            check_trusted(path)
+    check_private(section.key)
     # Before they are loaded: who replaces one in between is noticed at the next look.
     trust, content = _digest(paths[2:]), _digest(paths)
     context = tls.server_context(section.certificate, section.key, section.ca, section.crl)

@@ -1,5 +1,6 @@
 """The configuration from the files: read, checked, and settled against what is in force."""
 
+import fnmatch
 import glob
 import os
 from collections.abc import Callable, Container, Mapping
@@ -21,6 +22,11 @@ from cmappd.errors import ConfigError, TransientError
 from cmappd.server.machine import Lack, hindrances
 from cmappd.server.shared.store import Kept
 from cmappd.system import files
+from cmappd.system.paths import default_paths
+from cmappd.system.trust import check_trusted
+
+# What editors and package managers leave beside the file that is meant.
+LEFTOVERS = (".*", "*~", "#*#", "*.swp", "*.rpmsave", "*.rpmnew", "*.rpmorig", "*.dpkg-*")
 
 
 class Loader:
@@ -39,7 +45,7 @@ class Loader:
         self.missed: list[str] = []  # in sentences: the patterns that match nothing
         self._files: tuple[str, ...] = ()
         self._patterns: tuple[str, ...] = ()
-        self._logs = files.default_paths(os.geteuid() == 0, os.environ).log_directory
+        self._logs = default_paths(os.geteuid() == 0, os.environ).log_directory
 
     def load(self, up: Container[str] = ()) -> Config:
         """What is in force now, with its problems; ``up`` are the applications that are up.
@@ -132,7 +138,7 @@ class Loader:
         missed = []
         for pattern in self._patterns:
             try:
-                matching = files.expand(pattern)
+                matching = expand(pattern)
             except ConfigError as error:
                 failures.append(Problem(os.path.dirname(pattern), None, "", str(error)))
                 continue
@@ -152,6 +158,35 @@ class Loader:
         return tuple(dict.fromkeys((*self._files, *directories, *lacking)))
 
 
+def expand(pattern: str) -> list[str]:
+    """The files that an absolute glob pattern names, sorted, without editors' leftovers.
+
+    A path without wildcards names itself, be it there or not. Raises ConfigError for a directory
+    that cannot be read: its files are not gone.
+    """
+    if not glob.has_magic(pattern):
+        return [pattern]
+    directory = os.path.dirname(pattern)
+    if not glob.has_magic(directory):
+        _check_listable(directory)
+    return sorted(path for path in glob.glob(pattern) if not _is_leftover(path))
+
+
+def _check_listable(directory: str) -> None:
+    try:
+        with os.scandir(directory):
+            pass
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise files.cannot(f"list {directory}", error) from error
+
+
+def _is_leftover(path: str) -> bool:
+    name = os.path.basename(path)
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in LEFTOVERS)
+
+
 def _directories_of(pattern: str) -> list[str]:
     """The directories that have, or may come to have, files of an absolute pattern."""
     directory = PurePosixPath(pattern).parent
@@ -165,7 +200,7 @@ def _directories_of(pattern: str) -> list[str]:
 def _read_one(path: str, sources: list[Source], failures: list[Problem]) -> ConfigError | None:
     """Read a file into the sources; or note why that failed, and return it."""
     try:
-        files.check_trusted(path)
+        check_trusted(path)
         sources.append(Source(path, files.read_text(path)))
     except ConfigError as error:
         failures.append(Problem(path, None, "", str(error)))

@@ -36,14 +36,17 @@ from cmappd.server.shared.store import Kept, Store
 from cmappd.server.shared.world import TOLD_TO_END, World
 from cmappd.server.succession import Lock, hand_over
 from cmappd.server.upgrade import REHEARSE, Upgrader
-from cmappd.system import files, limits
+from cmappd.system import limits
 from cmappd.system.handover import Handover, receive
 from cmappd.system.hierarchy import Hierarchy
+from cmappd.system.lock import hold
 from cmappd.system.notify import notify, watchdog_interval
+from cmappd.system.paths import DEFAULT_CONFIG
 from cmappd.system.proc import snapshot
 from cmappd.system.process import become_supervisor
 from cmappd.system.signals import Signals, deafen
 from cmappd.system.tree import Forest
+from cmappd.system.trust import private_directory
 from cmappd.system.watch import Watcher
 
 # sysexits.h: something was found in an unconfigured or misconfigured state. systemd does not try
@@ -79,7 +82,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         prog="cmappserver", description="Supervise the applications of this guest."
     )
     parser.add_argument(
-        "--config", metavar="FILE", default=files.DEFAULT_CONFIG, help="default: %(default)s"
+        "--config", metavar="FILE", default=DEFAULT_CONFIG, help="default: %(default)s"
     )
     parser.add_argument(REHEARSE, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"cmappserver {__version__}")
@@ -151,7 +154,7 @@ def _prepare(
     logger = log.set_up(config.server.log_format)
     paths = startup.paths(config)
     state = paths.state_directory
-    files.private_directory(state)
+    private_directory(state)
     lock = _lock(os.path.join(state, "lock"), given)
     become_supervisor()
     limits.raise_open_files(given.open_files)
@@ -188,7 +191,7 @@ def _prepare(
 def _lock(path: str, given: Handover) -> Lock:
     """The lock of the state directory, which who was in our place may hold for us already."""
     name = f"lock {path}"
-    return name, files.lock(path, given.take(name))
+    return name, hold(path, given.take(name))
 
 
 def _complain(connections: Connections, context: dict[str, Any]) -> None:

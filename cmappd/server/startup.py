@@ -7,7 +7,7 @@ from cmappd.errors import ConfigError
 from cmappd.server.load import Loader
 from cmappd.server.shared import general
 from cmappd.server.shared.store import Store
-from cmappd.system import files
+from cmappd.system.paths import Paths, default_paths
 
 
 def load(loader: Loader) -> Config:
@@ -28,7 +28,7 @@ def load(loader: Loader) -> Config:
         raise
 
 
-def paths(config: Config) -> files.Paths:
+def paths(config: Config) -> Paths:
     """Where everything is that this configuration does not say otherwise."""
     usual = _usual_paths()
     state = config.server.state_directory or usual.state_directory
@@ -37,8 +37,8 @@ def paths(config: Config) -> files.Paths:
     return usual._replace(state_directory=state, lasting_directory=lasting, control=control)
 
 
-def _usual_paths() -> files.Paths:
-    return files.default_paths(os.geteuid() == 0, os.environ)
+def _usual_paths() -> Paths:
+    return default_paths(os.geteuid() == 0, os.environ)
 
 
 def boot_id() -> str:

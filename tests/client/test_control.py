@@ -218,9 +218,9 @@ def test_nobody_at_the_socket(tmp_path: Path) -> None:
 
 
 def test_the_usual_socket_of_a_user(tmp_path: Path) -> None:
-    from cmappd.system import files
+    from cmappd.system.paths import default_paths
 
-    expected = files.default_paths(False, {"XDG_RUNTIME_DIR": str(tmp_path)}).control
+    expected = default_paths(False, {"XDG_RUNTIME_DIR": str(tmp_path)}).control
     program = "import os; os.geteuid = lambda: 1; " + PROGRAM.format("control")
     done = subprocess.run(
         [sys.executable, "-c", program, "status"],

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from cmappd.core.config import Config
-from cmappd.server.load import Loader
+from cmappd.server.load import Loader, expand
+from tests.system.nobody import as_nobody, root, trusted
+
+__all__ = ["trusted"]
 
 
 def ignore(_what: object) -> None:
@@ -77,3 +80,35 @@ def test_a_pattern_that_matches_the_main_file_reads_it_once(config: Path) -> Non
     assert loader.load().problems == ()
     config.unlink()
     assert len(loader.load().problems) == 1
+
+
+# Patterns ------------------------------------------------------------------------------
+
+
+def test_files_are_sorted_unique_and_without_leftovers(tmp_path: Path) -> None:
+    for name in (
+        *("b.toml", "a.toml", ".hidden.toml", ".#a.toml", "#a.toml#", "a.toml~"),
+        *("a.toml.swp", "a.toml.rpmsave", "a.toml.rpmnew", "a.toml.dpkg-old", "c.conf"),
+    ):
+        (tmp_path / name).touch()
+    found = expand(f"{tmp_path}/*")
+    assert found == [f"{tmp_path}/{name}" for name in ("a.toml", "b.toml", "c.conf")]
+    assert expand(f"{tmp_path}/.*") == []
+
+
+def test_a_path_without_wildcards_is_itself(tmp_path: Path) -> None:
+    assert expand(f"{tmp_path}/none/.a~") == [f"{tmp_path}/none/.a~"]
+
+
+def test_nothing_there_is_no_error_and_a_dangling_link_is_shown(tmp_path: Path) -> None:
+    assert expand(f"{tmp_path}/apps.d/*.toml") == []
+    (tmp_path / "lost.toml").symlink_to("nowhere")
+    assert expand(f"{tmp_path}/*.toml") == [f"{tmp_path}/lost.toml"]
+
+
+@root
+@pytest.mark.root
+def test_a_directory_that_cannot_be_read_is_not_an_empty_one(trusted: Path) -> None:
+    (trusted / "apps.d").mkdir(0o700)
+    said = as_nobody("cmappd.server.load", "expand(sys.argv[1])", f"{trusted}/apps.d/*.toml")
+    assert said == f"cannot list {trusted}/apps.d: Permission denied\n"

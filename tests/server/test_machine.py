@@ -7,7 +7,7 @@ import pytest
 
 from cmappd.core.config import Application, Health, Stop
 from cmappd.server.machine import hindrances, lacks
-from tests.system.test_files import root
+from tests.system.nobody import root
 
 GOOD = Application(command=("/bin/sleep", "1"))
 

@@ -355,7 +355,7 @@ def test_a_second_server_where_the_files_of_the_first_were_tidied_away(tmp_path:
             if not path.is_dir():
                 path.unlink()
         assert guest.launch().wait(PATIENCE) == 1
-        assert "uses this state directory" in guest.log()
+        assert f"another process holds a lock on {guest.state}, " in guest.log()
         guest.process = first
         assert guest.stop() == 0
         assert not alive(pid)

@@ -6,6 +6,7 @@ from cmappd.core import environment_file
 from cmappd.core.config import Application
 from cmappd.errors import LaunchError
 from cmappd.system import files
+from cmappd.system.trust import check_trusted
 from cmappd.system.users import Account
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -39,7 +40,7 @@ def environment_of(
 
 def _from_file(path: str) -> dict[str, str]:
     """The variables in a file, which root reads, whoever they are for: so it must be root's."""
-    files.check_trusted(path)
+    check_trusted(path)
     try:
         variables = environment_file.parse(files.read_text(path, LARGEST_FILE))
     except ValueError as error:

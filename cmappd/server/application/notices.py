@@ -17,8 +17,8 @@ from cmappd.core.config import Application
 from cmappd.core.sd_notify import Notification
 from cmappd.errors import CmappdError
 from cmappd.server.shared.world import World
-from cmappd.system import files
 from cmappd.system.notify_socket import NotifySocket
+from cmappd.system.trust import private_directory
 
 SUFFIX = "-notify"  # of the directory, after the name of the state directory
 
@@ -115,7 +115,7 @@ class Notices:
 
     def _listen(self, run: str, owner: tuple[int, int] | None) -> None:
         self._refused = False
-        files.private_directory(os.path.dirname(self._path), 0o711)
+        private_directory(os.path.dirname(self._path), 0o711)
 
         def hear(pid: int, _uid: int, word: Notification) -> None:
             if self._is_of(run, pid):

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from cmappd.core.config import Config, Manager, Server, Tls
 from cmappd.errors import ConfigError
 from cmappd.system import files
+from cmappd.system.trust import check_trusted
 
 VERSION = 1
 NAME = "general.json"
@@ -46,7 +47,7 @@ def load(directory: str, boot_id: str, path: str) -> Config | None:
     """What was kept, without any applications; None where there is nothing of use."""
     file = os.path.join(directory, NAME)
     try:
-        files.check_trusted(file)
+        check_trusted(file)
         kept = msgspec.json.decode(files.read_text(file), type=_General)
         if (kept.version, kept.boot_id, kept.path) != (VERSION, boot_id, path):
             return None

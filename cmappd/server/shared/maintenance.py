@@ -22,6 +22,7 @@ from cmappd.core.state import Maintenance
 from cmappd.core.units import format_duration
 from cmappd.errors import CmappdError
 from cmappd.system import files
+from cmappd.system.trust import private_directory
 
 SUFFIX = ".json"
 REFUSED = ".refused"
@@ -74,7 +75,7 @@ class Maintenances:
     def begin(self, app: str, maintenance: Maintenance) -> None:
         """Keep it. Raises CmappdError where that cannot be, and nothing has changed then."""
         try:
-            files.private_directory(self._directory)
+            private_directory(self._directory)
             self._write(app, maintenance)
         except OSError as error:
             raise CmappdError(f"cannot write below {self._directory}: {error.strerror}") from error

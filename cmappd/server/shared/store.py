@@ -25,8 +25,8 @@ from cmappd.core.messages import Ended, Past
 from cmappd.core.ownership import Owner
 from cmappd.core.state import Cause, Goal, Outcome, Phase
 from cmappd.errors import CmappdError
-from cmappd.system import files
 from cmappd.system.proc import Identity
+from cmappd.system.trust import private_directory
 
 VERSION = 1
 SUFFIX = ".json"
@@ -153,7 +153,7 @@ class Store:
 
     def open(self) -> None:
         """Have the directory for them. Raises ConfigError where it cannot be had."""
-        files.private_directory(self._directory)
+        private_directory(self._directory)
 
     def save(self, record: Record) -> None:
         """Replace the record of an application. Raises OSError."""

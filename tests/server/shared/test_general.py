@@ -6,7 +6,7 @@ import pytest
 
 from cmappd.core.config import Config, Source, parse, settle
 from cmappd.server.shared import general
-from tests.system.test_files import root
+from tests.system.nobody import root
 
 MAIN = "/etc/cmappd/cmappserver.toml"
 FULL = """
