@@ -215,7 +215,7 @@ class AppStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     waits_for: str = ""  # what keeps it from its launch, or in order from its end; for people
     removed: bool = False  # its stanza is gone; it leaves when it ends
     maintenance: MaintenanceNotice | None = None
-    problem: str = ""  # why its stanza is not in force, or its log not written
+    problem: str = ""  # with its stanza, records, log, checks or limits, or what is left of a run
     last: Outcome | None = None  # how its last run ended
     log_dropped: Count = 0  # lines of its log that could not be written
 

@@ -1,7 +1,8 @@
 """Text of somebody else, such that it shows as it is: one line, which moves no cursor.
 
 Whatever a log, a table or a terminal is given by an application, a guest, a manager or a peer goes
-through here. A backslash stays one: what is escaped is what does not print.
+through here; but for the status text of an application, in which `sd_notify` replaces what does not
+print, before it goes anywhere. A backslash stays one: what is escaped is what does not print.
 """
 
 

@@ -228,7 +228,9 @@ class ManagerConnection(asyncio.Protocol):
             self._transport.close()
 
     def cut(self, why: str) -> None:
-        """End the connection at once, whatever was not sent yet."""
+        """End the connection: with a peer at once, whatever was not sent yet; with others when
+        that is on its way, such as the alert that says why.
+        """
         self._connections.closed(self, self._name)
         if self._peer is None:
             text = f"{self._address}: disconnected: {why}"

@@ -14,7 +14,7 @@ from cmappd.core.messages import AppStatus
 from cmappd.core.state import ALIVE, Cause, Goal, Phase
 from cmappd.server.application.keeper import owner_in
 from cmappd.server.application.supervisor import Supervisor
-from cmappd.server.shared.items import Mended
+from cmappd.server.shared.items import ProblemChanged
 from cmappd.server.shared.leftovers import find_run, remove_fifos, still_there
 from cmappd.server.shared.store import Kept, Record
 from cmappd.server.shared.world import TOLD_TO_END, World
@@ -184,7 +184,7 @@ class Registry:
         for name, supervisor in self._supervisors.items():
             problem = self.problem(name)
             if problem != supervisor.notes.problem:
-                supervisor.post(Mended(problem))
+                supervisor.post(ProblemChanged(problem))
 
     # The end -------------------------------------------------------------------------
 

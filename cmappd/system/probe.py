@@ -1,4 +1,6 @@
-"""One health check by command: run it, time it, leave nothing of it behind."""
+"""One command that answers by how it ends, as a health check does: run it, time it, leave nothing
+of it behind.
+"""
 
 import asyncio
 import contextlib
@@ -24,7 +26,7 @@ class Reaper(Protocol):
 
 
 class Trees(Protocol):
-    """Whoever knows the process trees of checks."""
+    """Whoever knows the process trees of such commands."""
 
     def launch(self, tree: str, spec: Launch) -> Identity: ...
     def empty(self, tree: str) -> bool: ...
@@ -34,7 +36,7 @@ class Trees(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """``detail`` is the end of the sentence "the health check ..."."""
+    """``detail`` is the end of a sentence, as "the health check ..."."""
 
     passed: bool
     detail: str

@@ -8,6 +8,7 @@ from cmappd.core.config.values import Address
 from cmappd.core.events import Checked
 from cmappd.core.lifecycle import App
 from cmappd.core.lifecycle.app import CHECKED_PHASES
+from cmappd.core.printable import printable
 from cmappd.core.url import parse_url
 from cmappd.errors import CmappdError
 from cmappd.server.application.launches import Launches
@@ -106,8 +107,7 @@ def _in_a_line(result: ProbeResult) -> str:
     """How it came out, and the end of what it printed."""
     words = " ".join(result.output.split())
     end = words if len(words) <= SUMMARY else f"...{words[-SUMMARY:]}"
-    text = f"its health check {result.detail}" + (f": {end}" if end else "")
-    return "".join(one if one.isprintable() else "\ufffd" for one in text)
+    return printable(f"its health check {result.detail}" + (f": {end}" if end else ""))
 
 
 async def check(

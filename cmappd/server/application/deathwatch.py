@@ -1,8 +1,9 @@
 """Notices the end of commands and of their process trees, for one application.
 
-The end of a child is told by the reaper, that of a process which an earlier cmappserver has
-launched by a pidfd. Whether anybody is left of the tree is asked then, and again whenever an
-orphan of ours has ended; what is foreign is looked at from time to time.
+The end of a child is told by the reaper, that of another process by a pidfd: one that an earlier
+cmappserver has launched, or that another has handed over to. Whether anybody is left of the tree is
+asked then, after a signal, and again whenever an orphan of ours has ended. What nothing tells us of
+is looked at from time to time: orphans that are not ours, and who is in a cgroup only.
 """
 
 import asyncio

@@ -41,7 +41,7 @@ from cmappd.server.application.keeper import Keeper, owner_in
 from cmappd.server.application.narration import named, narrate
 from cmappd.server.application.runner import Runner
 from cmappd.server.application.status import Notes, describe
-from cmappd.server.shared.items import Item, Mended, Needed, Parted, Said, Stirred
+from cmappd.server.shared.items import Item, Needed, Parted, ProblemChanged, Said, Stirred
 from cmappd.server.shared.log import LEVELS
 from cmappd.server.shared.store import Record
 from cmappd.server.shared.world import World
@@ -159,7 +159,7 @@ class Supervisor:
                 self.step(self.runner.deaths.confirmed(item))
             case Parted(link):
                 self._desk.parted(link)
-            case Mended(problem):
+            case ProblemChanged(problem):
                 self.notes.problem = problem
             case Needed() | Stirred():
                 self._hear_of_others(item)

@@ -53,7 +53,7 @@ class Parted:
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class ProblemChanged:
     """What is wrong with the stanza in the files has changed; empty: nothing is."""
 
     problem: str
@@ -71,4 +71,4 @@ class Stirred:
     """Of what this application waits for, or lets end first, something has changed."""
 
 
-Item = Event | Said | Parted | Mended | Needed | Stirred
+Item = Event | Said | Parted | ProblemChanged | Needed | Stirred

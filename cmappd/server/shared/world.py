@@ -40,9 +40,11 @@ class World:
     leftovers: Leftovers = field(default_factory=dict)
     # What is wrong with the records of applications that were put aside.
     refused: dict[str, str] = field(default_factory=dict)
-    # The cgroups of runs that an earlier cmappserver has launched.
+    # The cgroups in use that an earlier cmappserver has made, by their trees. Runs take theirs from
+    # here; those of trees beside them stay, and are found by their paths.
     cgroups: dict[str, Cgroup] = field(default_factory=dict)
-    # Runs whose main process has ended and whose tree has not: whom to tell of an orphan's end.
+    # Trees, of runs and of stop.after, of which the command has ended and the rest has not: whom to
+    # tell of an orphan's end.
     lingering: dict[str, Callable[[], None]] = field(default_factory=dict)
     # Whose turn it is to launch a health check.
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -62,7 +64,7 @@ class World:
         return AppLog(self.log, app)
 
     def _orphan_ended(self, _pid: int) -> None:
-        # The last member of a tree to end is always a child of ours, because its parents
-        # have ended before it: this is where emptiness is noticed, without polling.
+        # The last member to end of a tree that we have launched is always a child of ours, because
+        # its parents have ended before it. For other trees the deathwatch polls.
         for tell in tuple(self.lingering.values()):
             tell()
