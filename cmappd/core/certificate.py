@@ -6,11 +6,14 @@ tell of a file or of a peer: how long it is valid, and what for.
 
 import binascii
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
+
+from cmappd.core.units import DAY
 
 SERVER_AUTH = bytes.fromhex("2b06010505070301")  # 1.3.6.1.5.5.7.3.1
 CLIENT_AUTH = bytes.fromhex("2b06010505070302")  # 1.3.6.1.5.5.7.3.2
+SOON = 30 * DAY  # before an end at which it is to be spoken of
 
 _EXTENDED_KEY_USAGE = bytes.fromhex("551d25")  # 2.5.29.37
 _VERSION, _EXTENSIONS, _UTC_TIME = 0xA0, 0xA3, 0x17  # tags (RFC 5280, section 4.1)
@@ -55,6 +58,11 @@ def blocks(pem: str, label: str) -> list[bytes]:
     """The DER of all that has a label in a file in PEM form. Raises ValueError."""
     found = re.findall(f"-----BEGIN {label}-----(.*?)-----END {label}-----", pem, re.DOTALL)
     return [binascii.a2b_base64(text) for text in found]
+
+
+def date(instant: float) -> str:
+    """An instant as seconds since the epoch, for people."""
+    return f"{datetime.fromtimestamp(instant, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _extended_key_usages(extensions: bytes) -> frozenset[bytes]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from cmappd.core import at_most_once, signals, units
 from cmappd.core.budget import LINES
+from cmappd.core.certificate import SOON, date
 from cmappd.core.messages import AppStatus, Ended, MaintenanceNotice
 from cmappd.core.state import Cause, ExitStatus, Health, Outcome, Phase
 from cmappd.core.units import format_duration
@@ -24,7 +25,6 @@ class Line(NamedTuple):
 
 
 ERROR, WARNING, INFO = 3, 4, 6
-EXPIRY_WARNING = 30 * units.DAY  # before the end of a certificate
 
 MAINTENANCE_OVER = "maintenance is over: what becomes of it counts again"
 
@@ -103,11 +103,10 @@ def hasty(status: AppStatus, lost_after: float) -> list[Line]:
 
 def expiring(whose: str, end: float, now: float) -> list[Line]:
     """A warning where a certificate will soon have ended; the instants are wall times."""
-    if end - now > EXPIRY_WARNING:
+    if end - now > SOON:
         return []
     days = max(0, int((end - now) / units.DAY))
-    when = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return [Line(f"the certificate of {whose} ends on {when}, in {days} days", WARNING)]
+    return [Line(f"the certificate of {whose} ends on {date(end)}, in {days} days", WARNING)]
 
 
 def evidence(ended: Ended) -> list[Line]:

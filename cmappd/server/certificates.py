@@ -6,12 +6,10 @@ import ssl
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from cmappd.core.certificate import blocks, parse, parse_crl
+from cmappd.core.certificate import SOON, blocks, date, parse, parse_crl
 from cmappd.core.config import Tls
 from cmappd.system import tls
 from cmappd.system.trust import check_private, check_trusted
-
-SOON = 30 * 24 * 3600.0  # seconds before an end at which it is to be spoken of
 
 
 class Period(NamedTuple):
@@ -82,10 +80,10 @@ def invalid(periods: Iterable[Period], now: float) -> list[str]:
 def _invalid(period: Period, now: float) -> str:
     name = f"{period.what} {period.path}"
     if now > period.end:
-        when = tls.date(period.end)
+        when = date(period.end)
         return f"{name} expired on {when}: no manager can connect; put a new one there and reload"
     if now < period.start:
-        when = tls.date(period.start)
+        when = date(period.start)
         return f"{name} is not valid before {when}: is the clock of this guest right?"
     return ""
 
@@ -93,7 +91,7 @@ def _invalid(period: Period, now: float) -> str:
 def ending(periods: Iterable[Period], now: float) -> list[str]:
     """What is valid, and will not be for long."""
     return [
-        f"{one.what} {one.path} expires on {tls.date(one.end)}, in"
+        f"{one.what} {one.path} expires on {date(one.end)}, in"
         f" {(one.end - now) / 86400:.0f} days: put a new one there and reload"
         for one in periods
         if one.start <= now <= one.end < now + _soon(one)

@@ -14,10 +14,9 @@ import os
 import ssl
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from cmappd.core import refusal
-from cmappd.core.certificate import CLIENT_AUTH, SERVER_AUTH, Certificate, parse
+from cmappd.core.certificate import CLIENT_AUTH, SERVER_AUTH, Certificate, date, parse
 from cmappd.errors import LocalProtocolError, TlsError, UnfitCertificateError
 
 StrPath = str | os.PathLike[str]
@@ -280,11 +279,6 @@ def _require_valid_now(path: StrPath) -> None:
             f"cannot use certificate {path}: it is not valid before {date(certificate.start)};"
             " is this machine's clock right?"
         )
-
-
-def date(instant: float) -> str:
-    """An instant as seconds since the epoch, for people."""
-    return f"{datetime.fromtimestamp(instant, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def read(path: StrPath, what: str) -> str:

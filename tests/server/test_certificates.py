@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cmappd.core.certificate import SOON, date
 from cmappd.core.config import Tls
 from cmappd.core.messages import Done, Refused, Reload
-from cmappd.server.certificates import SOON, ending, invalid, load_certificates
+from cmappd.server.certificates import ending, invalid, load_certificates
 from cmappd.server.check import check
-from cmappd.system import tls
 from tests.certificates import DAY, Authority, Identity
 from tests.server.harness import Client, Guest, wait_for
 
@@ -32,7 +32,7 @@ def test_each_has_its_end_and_its_warning_before(authority: Authority) -> None:
     found = load_certificates(section(guest, authority.ca, crl)).periods
     assert [one.what for one in found] == ["certificate", "ca", "crl"]
     for one, before in zip(found, (SOON, SOON, 7 * 24 * HOUR / 3), strict=True):
-        when = tls.date(one.end)
+        when = date(one.end)
         for now, wrong, soon in (
             (one.start - HOUR, f"{one.what} {one.path} is not valid before", ""),
             (one.start + HOUR, "", ""),
