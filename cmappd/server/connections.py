@@ -14,6 +14,7 @@ import time
 from typing import cast
 
 from cmappd.core import wire
+from cmappd.core.config.values import Address
 from cmappd.core.messages import Refused
 from cmappd.core.session import Identity
 from cmappd.errors import TlsError
@@ -126,7 +127,7 @@ class ManagerConnection(asyncio.Protocol):
         sock = cast(socket.socket, transport.get_extra_info("socket"))
         # A push must not wait for the acknowledgement of the one before: that took 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._address = _address(transport.get_extra_info("peername"))
+        self._address = str(Address(*transport.get_extra_info("peername")[:2]))
         self.heard = time.monotonic()
         self._connections.opened(self)
 
@@ -308,8 +309,3 @@ def _peer_uid(sock: socket.socket) -> int:
         "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     )
     return int(uid)
-
-
-def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> str:
-    host, port = name[0], name[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

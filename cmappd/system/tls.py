@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from cmappd.core import refusal
-from cmappd.core.certificate import CLIENT_AUTH, SERVER_AUTH, Certificate, date, parse
+from cmappd.core.certificate import CLIENT_AUTH, SERVER_AUTH, Certificate, blocks, date, parse
 from cmappd.errors import LocalProtocolError, TlsError, UnfitCertificateError
 
 StrPath = str | os.PathLike[str]
@@ -26,8 +26,6 @@ HANDSHAKE_LIMIT = 32 * 1024  # bytes taken from a peer not yet known; a long cha
 SLICE = 4096  # a memory BIO never shrinks, so no more than this is put into it at once
 RECORD = 16 * 1024  # plaintext of the longest record (RFC 8446, section 5.1)
 
-_BEGIN = "-----BEGIN CERTIFICATE-----"
-_END = "-----END CERTIFICATE-----"
 _PURPOSES = {SERVER_AUTH: "a guest (serverAuth)", CLIENT_AUTH: "a manager (clientAuth)"}
 
 
@@ -292,14 +290,13 @@ def read(path: StrPath, what: str) -> str:
 
 def read_certificate(path: StrPath) -> Certificate:
     """The first certificate in a PEM file, which is the one that counts. Raises TlsError."""
-    _, begin, rest = read(path, "certificate").partition(_BEGIN)
-    text, end, _ = rest.partition(_END)
-    if not end:
-        raise TlsError(f"cannot use certificate {path}: it holds no certificate in PEM form")
     try:
-        return parse(ssl.PEM_cert_to_DER_cert(begin + text + end))
+        found = blocks(read(path, "certificate"), "CERTIFICATE")
+        if found:
+            return parse(found[0])
     except ValueError as error:
         raise TlsError(f"cannot use certificate {path}: it is damaged") from error
+    raise TlsError(f"cannot use certificate {path}: it holds no certificate in PEM form")
 
 
 class _CheckedSocket(ssl.SSLSocket):

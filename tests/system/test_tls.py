@@ -523,6 +523,14 @@ def test_damaged_certificate(world: World, tmp_path: Path, content: str) -> None
     assert load_server(Identity(str(path), world.guest.key), world.authority.ca) == sentence
 
 
+def test_a_damaged_certificate_behind_a_good_one(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "chain.pem"
+    damaged = "-----BEGIN CERTIFICATE-----\nnot base64\n-----END CERTIFICATE-----\n"
+    path.write_text(Path(world.guest.certificate).read_text() + damaged)
+    sentence = f"cannot use certificate {path}: it is damaged"
+    assert load_server(Identity(str(path), world.guest.key), world.authority.ca) == sentence
+
+
 def test_keys_of_another_certificate(world: World, tmp_path: Path) -> None:
     rsa_key = tmp_path / "rsa.key"
     key = rsa.generate_private_key(65537, 2048)
