@@ -140,7 +140,9 @@ def _not_stopped(connection: Call, errand: Errand) -> Exit:
     try:
         found = _ask_status(connection, errand.app, time.monotonic() + _LOOK)
     except (LinkError, RefusedError):
-        return exit_as(reasons.NOT_STOPPED, "not gone in time; its state is unknown", None)
+        return exit_as(
+            reasons.LOST, "asked to stop, and not gone in time; its state is unknown", None
+        )
     if found.phase is Phase.STOPPED:
         return Exit(reasons.STOPPED, 0, reasons.STOPPED.meaning, found.run)
     return exit_as(reasons.NOT_STOPPED, f"not gone in time: {_line(found)}", found.run)

@@ -38,6 +38,11 @@ class Proxy:
         with self._lock:
             self._frozen = False
 
+    def stall(self) -> None:
+        """Carry no new connections: they wait, as before a host that is too busy for them."""
+        with self._lock:
+            self._selector.unregister(self._listener)
+
     def reset(self) -> None:
         """Break all connections; new ones are taken."""
         with self._lock:

@@ -125,8 +125,9 @@ class Desk:
     def _claim(self, link: Link, claim: Claim, now: float) -> None:
         served = self._served
         lease = served.app.definition.manager.lease
-        self._arrived(link)
-        if link.opened < self._newest[link.name] or now - link.last_there >= lease:
+        if self._is_overtaken(link):
+            return
+        if now - link.last_there >= lease:
             # Whoever said that may have given up since, and been followed by another elsewhere.
             served.log(f"a claim of {link.name} has come too late to be believed")
             link.hang_up()
@@ -142,9 +143,20 @@ class Desk:
         link.send(served.state(claim.seq))
         self._published = served.visible()
 
-    def _arrived(self, link: Link) -> None:
-        """Its manager has come by this link, and so has given up those that it had before."""
-        self._newest[link.name] = max(link.opened, self._newest.get(link.name, link.opened))
+    def _is_overtaken(self, link: Link) -> bool:
+        """Whether its manager has come by a newer link, and so has given this one up, which is cut.
+
+        What is still heard on it was held back, and is not what the manager wants now.
+        """
+        newest = self._newest.setdefault(link.name, link.opened)
+        if link.opened < newest:
+            self._served.log(
+                f"{link.name} is not heard on a link that it has given up for a newer one"
+            )
+            link.hang_up()
+            return True
+        self._newest[link.name] = link.opened
+        return False
 
     def _release(self, link: Link, *, handover: bool) -> None:
         served = self._served
@@ -198,7 +210,8 @@ class Desk:
 
     def _ask_stop(self, link: Link, message: AskStop, now: float) -> None:
         served = self._served
-        self._arrived(link)
+        if self._is_overtaken(link):
+            return
         refusal = served.custody.refuse_stop(link, message, served.app, now)
         if refusal is not None:
             link.send(refusal)

@@ -147,6 +147,18 @@ def test_a_silent_guest_does_not_keep_the_cluster_from_acting(scene: Scene, make
     assert agent.code("stop") == OK
 
 
+def test_a_question_that_hangs_does_not_either(scene: Scene, agent: Agent) -> None:
+    """On a name server that does not answer, whatever time was given."""
+    assert agent.code("start") == OK
+    agent.environment["OCF_RESKEY_program"] = program(scene, "#!/bin/sh", "exec sleep 600")
+    begin = time.monotonic()
+    assert agent.code("monitor", level=10, timeout=28) == OK
+    assert time.monotonic() - begin < 15
+    assert "the guest cannot be asked: no answer of " in agent.log.read_text()
+    agent.environment["OCF_RESKEY_program"] = agent.parameters["program"]
+    assert agent.code("stop") == OK
+
+
 def test_no_words_of_the_guest_can_forge_a_line_of_the_log(scene: Scene, agent: Agent) -> None:
     assert agent.code("start") == OK
     words = r"cmappmgr db@guest1: \n2026-01-01 00:00:00 \033[2J"

@@ -249,10 +249,25 @@ def test_one_that_is_not_ready_in_time_is_said_to_be_so_and_stopped(
     code, said = agent("start", timeout=6)
     assert (code, "not ready in the time that start has" in said) == (GENERIC, True)
     assert scene.guest.pids("db")
-    code, said = agent("monitor")  # a probe, before which the stop was lost
-    assert (code, "did not come to its end" in said) == (GENERIC, True)
     assert agent.code("stop") == OK
     assert not scene.guest.pids("db")
+
+
+def test_a_probe_knows_whether_what_was_not_ready_in_time_is_ready_by_now(
+    scene: Scene, make: Make
+) -> None:
+    check = {"command": ["/usr/bin/test", "-e", str(scene.folder / "well")], "interval": "200ms"}
+    scene.guest.define("db", "/bin/sleep", "600", start={"ready": "health"}, health=check)
+    scene.guest.start()
+    agent = make()
+    assert agent.code("start", timeout=6) == GENERIC
+    for action in ("monitor", "start"):
+        code, said = agent(action)
+        assert (code, "did not come to its end: db@guest1: starting" in said) == (GENERIC, True)
+    (scene.folder / "well").touch()
+    scene.guest.wait_status("db", phase="running")
+    for action in ("monitor", "start", "stop"):
+        assert agent(action) == (OK, "")
 
 
 def test_of_two_starts_at_once_one_has_the_manager(scene: Scene, make: Make) -> None:

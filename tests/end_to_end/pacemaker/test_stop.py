@@ -75,6 +75,25 @@ def test_a_stop_waits_for_a_manager_beside_which_nobody_can_ask(
     assert "exit 0, stopped: stopped as its manager asked" in agent.log.read_text()
 
 
+@pytest.mark.parametrize("other_guests", ["false", "true"])
+def test_a_stop_heeds_a_manager_that_ends_in_order_while_nobody_answers_beside_it(
+    scene: Scene, make: Make, other_guests: str
+) -> None:
+    """The guest may be too busy for new connections."""
+    scene.guest.shell("db", "trap 'sleep 2; exit 0' TERM; while :; do sleep 0.1; done")
+    scene.guest.start()
+    proxy = Proxy(scene.guest.port)
+    try:
+        config = scene.host(port=proxy.port)
+        agent = make(config=config, other_guests=other_guests, answer_timeout="10")
+        assert agent.code("start") == OK
+        proxy.stall()
+        assert agent("stop", timeout=25) == (OK, "")
+    finally:
+        proxy.close()
+    assert not scene.guest.pids("db")
+
+
 def test_a_stop_needs_no_log(scene: Scene, make: Make) -> None:
     """Whose folder may be gone."""
     folder = scene.folder / "logs"
@@ -126,6 +145,20 @@ def test_a_stop_without_an_answer_is_good_where_only_this_guest_can_run_it(
     assert agent.code("stop") == OK
     assert "stopped as far as the cluster is concerned" in agent.log.read_text()
     assert agent.code("monitor") == NOT_RUNNING
+
+
+def test_it_is_so_too_where_the_guest_falls_silent_meanwhile(scene: Scene, make: Make) -> None:
+    script = "trap '>stopping' TERM; while :; do sleep 0.1; done"
+    scene.guest.shell("db", script, stop={"timeout": "60s"})
+    scene.guest.start()
+    agent = make()
+    assert agent.code("start") == OK
+    agent.kill_manager()
+    with agent.begin("stop", timeout=10) as stopping:
+        wait_for((scene.folder / "stopping").exists)
+        freeze(scene)
+        assert stopping.wait(20) == OK
+    assert "stopped as far as the cluster is concerned" in agent.log.read_text()
 
 
 @pytest.mark.parametrize("trouble", [freeze, kill])
@@ -304,3 +337,20 @@ def test_what_another_manager_owns_is_not_stopped(scene: Scene, make: Make) -> N
     assert agent.code("stop") == OK
     assert scene.guest.pids("db") == [pid]
     assert other.stop() == 0
+
+
+def test_what_has_ended_needs_no_lease_of_another_manager_to_be_over(
+    scene: Scene, make: Make
+) -> None:
+    scene.guest.obedient("db")
+    scene.guest.start()
+    agent = make(other_guests="true")
+    assert agent.code("start") == OK
+    agent.kill_manager()
+    host2 = scene.host(scene.authority.manager("vmhost2"))
+    other = scene.manager("db", "--takeover", config=host2)
+    other.wait_said("running")
+    other.kill()
+    scene.guest.order("db", 3)
+    scene.guest.wait_status("db", phase="failed", owner="vmhost2")
+    assert agent.code("stop") == OK

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cmappd.core.messages import Claim, Done, Message, Release, State, Stop
-from cmappd.core.state import Phase
+from cmappd.core.state import Goal, Phase
 from cmappd.server.application.supervisor import Supervisor
 from cmappd.server.shared.items import Said
 from tests.server.ground import Ground, Recorder, play, until
@@ -77,7 +77,22 @@ def test_a_claim_on_a_link_that_its_manager_has_given_up_is_not_believed(
         await until(lambda: older.hung_up)
         assert older.told == []
         assert (db.app.phase, db.custody.owner, db.app.last) == (Phase.STOPPED, None, runs)
-        assert any("has come too late to be believed" in line for line in made.lines)
+        assert any("vmhost1 is not heard on a link" in line for line in made.lines)
+
+    play(tmp_path, SLEEP, scene)
+
+
+def test_nor_is_a_stop_heard_on_it(tmp_path: Path) -> None:
+    """What runs by now was started since."""
+
+    async def scene(_made: Ground, db: Supervisor) -> None:
+        older, newer = Recorder("vmhost1"), Recorder("vmhost1")
+        await newer.claim(db)
+        await until(lambda: db.app.phase is Phase.RUNNING)
+        db.post(Said(older, Stop(older.next(), "db")))
+        await until(lambda: older.hung_up)
+        assert older.told == []
+        assert (db.app.phase, db.app.goal) == (Phase.RUNNING, Goal.UP)
 
     play(tmp_path, SLEEP, scene)
 
