@@ -86,6 +86,20 @@ def test_stop_gives_up_after_its_timeout_and_tells_what_is_left(scene: Scene) ->
     assert pid in guest.pids("db")
 
 
+def test_stop_knows_that_it_does_not_know(scene: Scene) -> None:
+    """Where the guest falls silent meanwhile."""
+    guest = scene.guest
+    guest.shell("db", STUBBORN, stop={"timeout": "60s"})
+    guest.start()
+    assert verb(scene, "--start")[0] == 0
+    stopping = scene.manager("db", "--stop", "--timeout", "8s")
+    guest.wait_status("db", phase="stopping")
+    assert guest.server is not None
+    guest.server.signal(signal.SIGSTOP)
+    assert stopping.wait() == reasons.LOST.code
+    assert "its state is unknown" in stopping.said()
+
+
 def test_stop_by_somebody_else_needs_a_takeover(scene: Scene) -> None:
     guest = scene.guest
     guest.define("db", "/bin/sleep", "600")
