@@ -136,8 +136,11 @@ def test_independent_applications_die_alone_and_take_the_vm_along(cluster: Clust
     """Each restart leaves the other application alone; at the threshold the VM goes along."""
     cluster.declare("vm1", "web", "db")
     members = re.findall(r"<primitive.*?</primitive>", with_a_stand_in(GROUP), re.DOTALL)
+    begin, end = (each for each in COMMANDS if "maintenance-mode" in each)
+    run(cluster, begin)
     cluster.load("".join(members))
     load(cluster, LOAD_CONSTRAINTS, CONSTRAINTS)
+    run(cluster, end)
     wait_for(lambda: set(cluster.active()) == set(ALL), "the example")
     cluster.settle()
     ((node,),) = set(map(tuple, cluster.active().values()))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def _cgroups() -> None:
 def hides(folder: Path) -> str:
     """The command of a shell that launches the hidden one; its pid is in a file."""
     (folder / "hidden.py").write_text(HIDDEN)
-    return f"/usr/bin/env python3 {folder}/hidden.py {folder}/pid"
+    return f"{sys.executable} -IS {folder}/hidden.py {folder}/pid"
 
 
 def hidden(folder: Path) -> int:
