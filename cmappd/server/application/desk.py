@@ -210,7 +210,7 @@ class Desk:
 
     def _ask_stop(self, link: Link, message: AskStop, now: float) -> None:
         served = self._served
-        if self._is_overtaken(link):
+        if not link.administrator and self._is_overtaken(link):
             return
         refusal = served.custody.refuse_stop(link, message, served.app, now)
         if refusal is not None:

@@ -159,6 +159,16 @@ def test_a_question_that_hangs_does_not_either(scene: Scene, agent: Agent) -> No
     assert agent.code("stop") == OK
 
 
+def test_a_program_that_fails_is_no_word_of_the_guest(scene: Scene, agent: Agent) -> None:
+    assert agent.code("start") == OK
+    lines = ("#!/bin/sh", "echo MemoryError", "exit 1")
+    agent.environment["OCF_RESKEY_program"] = program(scene, *lines)
+    assert agent.code("monitor", level=10) == OK
+    assert "the guest cannot be asked: MemoryError" in agent.log.read_text()
+    agent.environment["OCF_RESKEY_program"] = agent.parameters["program"]
+    assert agent.code("stop") == OK
+
+
 def test_no_words_of_the_guest_can_forge_a_line_of_the_log(scene: Scene, agent: Agent) -> None:
     assert agent.code("start") == OK
     words = r"cmappmgr db@guest1: \n2026-01-01 00:00:00 \033[2J"

@@ -193,6 +193,26 @@ def test_it_waits_until_the_guest_has_ended_it(scene: Scene, make: Make) -> None
         proxy.close()
 
 
+def test_it_has_the_time_for_that_also_where_nobody_can_ask(scene: Scene, make: Make) -> None:
+    """The manager is not waited for longer than it takes then, whatever it is about."""
+    scene.guest.obedient("db", manager={"on_lost": "stop", "lease": "5s"}, stop={"timeout": "2s"})
+    scene.guest.start()
+    proxy = Proxy(scene.guest.port)
+    try:
+        config = scene.host(port=proxy.port)
+        times = {"ends_alone_after": "9", "answer_timeout": "10"}
+        agent = make(config=config, other_guests="true", **times)
+        assert agent.code("start") == OK
+        proxy.freeze()
+        unreadable(scene, agent)
+        begin = time.monotonic()
+        assert agent.code("stop", timeout=28) == OK
+        assert time.monotonic() - begin < 28  # or Pacemaker would have killed it
+        assert not scene.guest.pids("db")
+    finally:
+        proxy.close()
+
+
 def test_it_waits_also_where_the_manager_was_killed_when_the_link_was_cut(
     scene: Scene, make: Make
 ) -> None:

@@ -50,6 +50,15 @@ def test_one_that_is_younger_is(tmp_path: Path) -> None:
     play(tmp_path, SLEEP, scene)
 
 
+def test_an_administrator_is_heard_whoever_else_is_one(tmp_path: Path) -> None:
+    async def scene(_made: Ground, db: Supervisor) -> None:
+        older, newer = (Recorder("uid 0", administrator=True) for _ in range(2))
+        for admin in (newer, older):
+            assert isinstance(await admin.ask(db, Stop(admin.next(), "db")), Done)
+
+    play(tmp_path, SLEEP, scene)
+
+
 async def claims_again(newer: Recorder, db: Supervisor) -> None:
     """And is stopped."""
     await newer.claim(db)
