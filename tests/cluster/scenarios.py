@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from tests.cluster import roaming
 from tests.cluster.cluster import Cluster
@@ -57,12 +58,18 @@ class Package:
         self.living()
 
     def recovery(self, node: str, begin: float) -> float:
-        """The seconds from ``begin`` until all of it runs again, and the package log has it."""
+        """The seconds from ``begin`` until all of it runs again, and the package log has it.
+
+        The cluster may call started what is being started.
+        """
         self.wait_at(node)
-        seconds = time.monotonic() - begin
         for each in self.apps:
-            assert "running, pid" in self.cluster.package_log(node, each)
-        return seconds
+            wait_for(partial(self.is_told_of, node, each), f"{each} to run, by the package log")
+        return time.monotonic() - begin
+
+    def is_told_of(self, node: str, app: str) -> bool:
+        """Whether the package log says that it runs."""
+        return "running, pid" in self.cluster.package_log(node, app)
 
     def stays(self, node: str, begin: float) -> float:
         """The seconds from ``begin`` until all of it is there, as it was; no manager has a word."""
