@@ -211,7 +211,7 @@ def test_kill_ends_what_ignores_the_stop(tmp_path: Path) -> None:
 
 
 def test_a_failing_supervisor_leaves_the_others_alone(tmp_path: Path) -> None:
-    """A peer whose connection fails in a way that nobody thought of."""
+    """A peer whose connection fails in a way that nobody thought of; it is hung up on."""
 
     class Broken(Recorder):
         def send(self, message: object) -> None:
@@ -219,8 +219,10 @@ def test_a_failing_supervisor_leaves_the_others_alone(tmp_path: Path) -> None:
 
     async def scene(made: Ground) -> None:
         pid = await running(made, "db")
-        made.find("db").post(Said(Broken("vmhost1"), Claim(1, "db")))
+        broken = Broken("vmhost1")
+        made.find("db").post(Said(broken, Claim(1, "db")))
         await until(lambda: any("cannot handle" in line for line in made.lines))
+        assert broken.hung_up
         other = Recorder("vmhost2")
         assert isinstance(await other.claim(made.find("web")), State)
         # And its own application is supervised on.

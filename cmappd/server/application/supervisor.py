@@ -146,6 +146,8 @@ class Supervisor:
         except Exception:  # one application's trouble stays its own
             log = self._world.log_of(self.app.name)
             log.exception("cannot handle %r", item)
+            if isinstance(item, Said):
+                item.link.hang_up()  # or it would wait for its answer for ever
 
     def _take(self, item: Item | None) -> None:
         match item:
@@ -279,12 +281,10 @@ class Supervisor:
         self.custody.deliver()
 
     def _hear_of_others(self, item: Needed | Stirred) -> None:
-        dependencies = self._world.dependencies
-        event: Event | None
         if isinstance(item, Needed):
-            event = dependencies.needed(self.app, item.by)
+            event: Event | None = self._world.dependencies.needed(self.app, item.by)
         else:
-            event = dependencies.news(self.app)
+            event = self._world.dependencies.news(self.app)
         if event is None or (self._world.ending and not isinstance(event, Released)):
             return
         if isinstance(item, Needed) and self.at_rest:
