@@ -852,6 +852,8 @@ def walk(name: str) -> Walk:
 
 
 each = pytest.mark.parametrize("name", DEFINITIONS)
+# These walk through all, where others in this process have not: 40 s and more of processor time.
+all_walks = pytest.mark.timeout(300)
 
 
 @each
@@ -866,11 +868,13 @@ def test_words_of_an_earlier_run_change_nothing(name: str) -> None:
             assert lifecycle.step(state.app, event, state.now) == (state.app, ()), event
 
 
+@all_walks
 def test_all_phases_are_reached() -> None:
     states = (state for name in DEFINITIONS for state in walk(name).states.values())
     assert {state.app.phase for state in states} == set(Phase)
 
 
+@all_walks
 def test_every_cell_of_the_table_is_walked() -> None:
     cells = set().union(*(walk(name).cells for name in DEFINITIONS))
     assert set(TABLE) - cells == set()
