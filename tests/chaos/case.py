@@ -31,6 +31,11 @@ UNHEALTHY = 209
 HIDDEN = "child-h"
 
 
+def number_of(run: str) -> int:
+    """Its number, which is one more than that of the application's run before it."""
+    return int(run.rpartition(".")[2])
+
+
 class Violation(AssertionError):
     """A rule of the design is broken."""
 
@@ -80,8 +85,10 @@ class Case:
         self.expects: Expectation | None = None
         self.up = False
         self.run = ""
+        self.number = 0  # of the last run that it is known to have had
         self.main: tuple[int, int] | None = None
         self.used = 0  # restarts of the budget
+        self.perhaps_used = 0  # and so many more
         # What the last manager exited with, if its word that it knew may have been lost: then the
         # result is delivered once more, to the next one.
         self.echo: frozenset[int] = frozenset()
@@ -165,9 +172,29 @@ class Case:
             again = policy == "always" or (policy == "on-failure" and not success)
             if again and self.used < self.part.limit:
                 renews = True
-            else:
+            if not again or self.used + self.perhaps_used >= self.part.limit:
                 codes.add(0 if success else code)
         return Verdict(frozenset(codes), renews)
+
+    def count(self, *, dark: bool) -> None:
+        """Note the restarts that have led to its latest run.
+
+        A launch before which cmappserver has died is a failed one, and nobody has seen that run;
+        but where somebody asked for a start, he may also have asked twice.
+        """
+        assert self.expects is not None
+        unseen = number_of(self._world.latest[self.name].run) - self.number - 1 if dark else 0
+        if self.expects.resets:
+            self.used, self.perhaps_used = 0, unseen
+        else:
+            self.used += unseen + self.expects.by_policy
+
+    def is_spent_by(self, run: str) -> bool:
+        """Whether this run, before whose launch cmappserver died, was the last of its restarts."""
+        assert self.expects is not None
+        if not self.expects.by_policy or self.part.policy == "never":
+            return False
+        return self.used + self.perhaps_used + number_of(run) - self.number >= self.part.limit
 
     # What is ----------------------------------------------------------------------------
 
@@ -215,6 +242,7 @@ class Case:
         birth = self._world.latest[self.name]
         self.up, self.expects = True, None
         self.run, self.main = birth.run, identity(birth.key)
+        self.number = number_of(birth.run)
 
     def check_steady(self) -> None:
         """Nothing was done to it: then nothing happens to it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.chaos import cast, logs
 from tests.chaos.actor import UNABLE
-from tests.chaos.case import NOT_STARTED, Case, Verdict, Violation, told
+from tests.chaos.case import NOT_STARTED, Case, Verdict, Violation, number_of, told
 from tests.chaos.cast import Part
 from tests.chaos.stage import Control, Manager, Stage
 from tests.chaos.world import BESIDE, Process, is_confined
@@ -288,22 +288,23 @@ class Chaos:
         return "none" if case.manager is None else f"{case.manager.number} {case.manager.follows()}"
 
     def _verdict(self, case: Case) -> Verdict:
+        assert case.expects is not None
+        return case.expects.in_the_dark if self._is_dark(case) else case.expects.light
+
+    def _is_dark(self, case: Case) -> bool:
+        """Whether cmappserver may not have seen the effect of the last fault."""
         expects = case.expects
         assert expects is not None
         # Whose child it is not, cmappserver watches by a descriptor, and not while it is replaced.
         unseen = expects.adopted and self.was_away(expects.since)
         known = math.inf if expects.known is None else expects.known
-        dark = unseen or self.in_the_dark(expects.since, known)
-        return expects.in_the_dark if dark else expects.light
+        return unseen or self.in_the_dark(expects.since, known)
 
     def _renewed(self, case: Case) -> None:
         assert case.expects is not None
         if case.expects.awaits:
             return
-        if case.expects.by_policy:
-            case.used += 1
-        if case.expects.resets:
-            case.used = 0
+        case.count(dark=self._is_dark(case))
         case.settle()
         self.tell(f"  {case.name} is up: run {case.run}, {case.main}")
         if self.hides and case.main is not None:
@@ -358,8 +359,16 @@ class Chaos:
             self.tell(f"{why}: its lease was over before it could say a word")
         elif expects is None:
             raise Violation(f"{why}, and nothing was done to it")
+        elif (
+            code == NOT_STARTED
+            and self._is_dark(case)
+            and case.is_spent_by(manager.report()["run"])
+        ):
+            self.tell(f"{why}: cmappserver died before the last restart was launched")
         elif code not in self._verdict(case).codes:
             raise Violation(f"{why} after: {expects.what}; {self._verdict(case)}")
+        if code == NOT_STARTED:
+            case.number = max(case.number, number_of(manager.report()["run"]))
         if code == NOT_STARTED and case.is_up_in(manager.report()["run"]):
             # cmappserver died before that launch, and the administrator has asked once more since.
             self.tell(f"{why}: it was owed the result of the run before")

@@ -321,7 +321,7 @@ def detach(chaos: Chaos, case: Case, chance: random.Random) -> None:
 
 def maintain(chaos: Chaos, case: Case, chance: random.Random) -> None:
     """Somebody works on it, and it ends meanwhile: that counts when the maintenance is over."""
-    if not chaos.now_answers() or case.used >= case.part.limit > 0:
+    if not chaos.now_answers() or case.used + case.perhaps_used >= case.part.limit > 0:
         return
     if case.is_adopted and case.part.limit > 0:
         return  # its end may be heard of late, when that is over, and be counted
