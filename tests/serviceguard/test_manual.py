@@ -139,7 +139,9 @@ class Reader:
 
     def here(self, text: str) -> str:
         server = f'[server]\nlisten = ["127.0.0.1:{self.port}"]\nstate_directory = "state"\n'
-        places = {"[server]\n": server, f'"{ADDRESS}"': f'"127.0.0.1:{self.port}"'}
+        app = f'[apps.db]\nlog = {{ path = "{self.folder}/db.log" }}\n'
+        places = {"[server]\n": server, "[apps.db]\n": app}
+        places |= {f'"{ADDRESS}"': f'"127.0.0.1:{self.port}"'}
         places |= {ADDRESS: "127.0.0.1", "/etc/cmappd": str(self.folder), **APPLICATION}
         for shown, here in places.items():
             text = text.replace(shown, here)
