@@ -24,6 +24,7 @@ from tests.cluster.resources import ASKED_EVERY
 from tests.guest_vm.image import image
 
 NEEDED = ("corosync", "pacemakerd", "cibadmin", "crm_mon", "unshare", "setpriv", "nsenter", "ip")
+PENDING = "-1"  # as the status of an operation
 
 
 def why_not() -> str:
@@ -240,7 +241,21 @@ class Cluster:
             for one in self.status().iter("resource")
             if one.get("role") == "Started" and one.get("failed") == "false"
         }
-        return all(found.get(resource) == [node] for resource in resources)
+        there = all(found.get(resource) == [node] for resource in resources)
+        return there and not self.is_under_way(*resources)
+
+    def is_under_way(self, *resources: str) -> bool:
+        """Whether one of these is being started, stopped or migrated.
+
+        Crm_mon tells it as Started, too, where a monitor is under way at another node.
+        """
+        status = ET.fromstring(self.run("cibadmin", "--query", "--scope", "status"))
+        return any(
+            operation.get("op-status") == PENDING and operation.get("operation") != "monitor"
+            for resource in status.iter("lrm_resource")
+            if resource.get("id") in resources
+            for operation in resource.iter("lrm_rsc_op")
+        )
 
     def wait_at(self, node: str, *resources: str, seconds: float = PATIENCE) -> None:
         """Wait until it is so; the cluster may have more to do, as the first monitors."""
