@@ -83,9 +83,16 @@ class Qemu:
         except TimeoutError:
             self._kill(new)
             return False
+        except AssertionError as error:
+            raise AssertionError(
+                f"{error}; the other one: {self._log(node).read_text()}"
+            ) from error
         self.stop()
         self.pid, self.node = new, node
         return True
+
+    def _log(self, node: str) -> Path:
+        return self._folder / f"qemu-{node}.log"
 
     def _kill(self, pid: int) -> None:
         if self._is_ours(pid):
@@ -109,6 +116,7 @@ class Qemu:
             *("-drive", f"id=d,file={self._folder}/disk,format=raw,if=none"),
             *("-device", "virtio-blk-pci,drive=d"),
             *("-device", "pvpanic-pci", "-action", "panic=shutdown"),
+            *("-d", "guest_errors", "-D", self._log(node)),  # and what QEMU itself complains of
             "-daemonize",
             *more,
         )
