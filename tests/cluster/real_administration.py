@@ -11,7 +11,6 @@ from tests.cluster.real_package import APPS, NAME, SLOW, Package
 from tests.cluster.resources import OTHER
 from tests.cluster.scenarios import Scenario
 
-BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 REBOOT = """\
 kill $(cat /run/boot.pid /run/server.pid)
 while [ -d /proc/$(cat /run/server.pid) ]; do sleep 0.2; done
@@ -44,10 +43,9 @@ def real_guest_is_rebooted(cluster: Cluster) -> float:
     managers, shell = it.managers(it.node), it.guest.shell
     for each in APPS:
         it.guest.control("maintenance", each, "on")
-    boot = shell.must(BOOT_ID)
     shell.tell(REBOOT)
     begin = time.monotonic()
-    wait_for(lambda: shell.booted() and shell.must(BOOT_ID) != boot, "the reboot", SLOW)
+    wait_for(lambda: shell.booted() and it.guest.boot() != it.boot, "the reboot", SLOW)
     shell.until("cmappctl status | grep maintenance")
     for each in APPS:
         it.guest.control("start", each)

@@ -128,6 +128,10 @@ class RealGuest:
         """How often it was started, since the disk is new."""
         return int(self.shell.run(f"grep -c ^started /disk/{app}/runs").output.split()[-1])
 
+    def boot(self) -> str:
+        """Which boot of its kernel this is."""
+        return self.shell.must("cat /proc/sys/kernel/random/boot_id")
+
     def violations(self) -> str:
         """What the applications saw that must not be."""
         return self.shell.must("cat /disk/violations 2>/dev/null || :")

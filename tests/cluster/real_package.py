@@ -32,6 +32,7 @@ class Package:
         self.settle()
         self.node = self.vm.node
         self.pid = self.vm.pid
+        self.boot = self.guest.boot()
         self.pids = self.living()
         self.starts = self.guest.starts(apps[-1])
         # What is on record stays: to clean it up after a migration would restart the VM.
