@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.chaos import cast, logs
 from tests.chaos.actor import UNABLE
-from tests.chaos.case import NOT_STARTED, Case, Verdict, Violation, number_of, told
+from tests.chaos.case import NOT_STARTED, UNKNOWN, Case, Verdict, Violation, number_of, told
 from tests.chaos.cast import Part
 from tests.chaos.stage import Control, Manager, Stage
 from tests.chaos.world import BESIDE, Process, is_confined
@@ -369,8 +369,8 @@ class Chaos:
             raise Violation(f"{why} after: {expects.what}; {self._verdict(case)}")
         if code == NOT_STARTED:
             case.number = max(case.number, number_of(manager.report()["run"]))
-        if code == NOT_STARTED and case.is_up_in(manager.report()["run"]):
-            # cmappserver died before that launch, and the administrator has asked once more since.
+        if code in (NOT_STARTED, UNKNOWN) and case.is_up_in(manager.report()["run"]):
+            # cmappserver died during that launch, and the administrator has asked once more since.
             self.tell(f"{why}: it was owed the result of the run before")
             case.start_at = time.monotonic() + 0.5
             return
